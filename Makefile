@@ -1,0 +1,50 @@
+# Two commands do all: `make play` and `make test`. Each makes .venv and installs what it needs.
+
+TASK ?= car_racing
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	if command -v $$python >/dev/null 2>&1 && $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	then echo $$python; break; fi; done)
+BIN := .venv/bin
+
+.PHONY: play test train bench lint clean
+
+play: .venv/installed
+	@if [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+		$(BIN)/python -m player $(TASK); \
+	else \
+		$(BIN)/python -m player $(TASK) --headless --steps 500 --gif dream.gif && \
+		echo "There is no display: a drive in the dream was written to dream.gif instead."; \
+	fi
+
+test: .venv/installed-test
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+train: .venv/installed
+	$(BIN)/python -m wm_tf reproduce $(TASK)
+
+bench: .venv/installed-bench
+	$(BIN)/python -m wm_tf bench
+
+lint: .venv/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "wm_tf needs Python 3.11, 3.12 or 3.13; found: $$(python3 --version 2>&1 || echo none)" >&2; exit 2; fi
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+.venv/installed: .venv/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-%: .venv/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,119 @@
+"""What a person can ask of the player, and the one table of keys that asks for it.
+
+The devices, the help overlay and the README are all made from `BINDINGS`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Command(enum.Enum):
+    """A semantic command: what is wanted, not which key was pressed."""
+
+    LEFT = enum.auto()
+    RIGHT = enum.auto()
+    GAS = enum.auto()
+    BRAKE = enum.auto()
+    NEXT_DRIVER = enum.auto()
+    PAUSE = enum.auto()
+    STEP_FORWARD = enum.auto()
+    STEP_BACK = enum.auto()
+    REWIND = enum.auto()
+    SLOWER = enum.auto()
+    FASTER = enum.auto()
+    SAVE_STATE = enum.auto()
+    LOAD_STATE = enum.auto()
+    BEGIN_AGAIN = enum.auto()
+    BEGIN_SAME = enum.auto()
+    BEGIN_ELSEWHERE = enum.auto()
+    COOLER = enum.auto()
+    WARMER = enum.auto()
+    HELP = enum.auto()
+    HUD = enum.auto()
+    SMOOTH = enum.auto()
+    LATENT_PANEL = enum.auto()
+    FREE_LATENT = enum.auto()
+    MIXTURE_PANEL = enum.auto()
+    RECORD = enum.auto()
+    SCREENSHOT = enum.auto()
+    FULL_SCREEN = enum.auto()
+    QUIT = enum.auto()
+
+
+HELD = frozenset({Command.LEFT, Command.RIGHT, Command.GAS, Command.BRAKE, Command.REWIND})
+"""Commands that last as long as their key is down; the others happen once per press."""
+
+DRIVING = frozenset({Command.LEFT, Command.RIGHT, Command.GAS, Command.BRAKE})
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One line of the help overlay: a command and the keys and gamepad buttons that give it.
+
+    Keys are named as `pygame.key.key_code` knows them, with ``shift+`` or ``alt+`` before them.
+    """
+
+    command: Command
+    keys: tuple[str, ...]
+    text: str
+    group: str
+    pad: tuple[str, ...] = ()
+
+
+BINDINGS: tuple[Binding, ...] = (
+    Binding(Command.LEFT, ("left", "a"), "steer left", "Drive", ("left",)),
+    Binding(Command.RIGHT, ("right", "d"), "steer right", "Drive", ("right",)),
+    Binding(Command.GAS, ("up", "w"), "gas", "Drive", ("up",)),
+    Binding(Command.BRAKE, ("down", "s"), "brake", "Drive", ("down",)),
+    Binding(Command.NEXT_DRIVER, ("tab",), "who drives: both, you, controller", "Drive", ("y",)),
+    Binding(Command.PAUSE, ("space", "p"), "pause", "Time", ("start",)),
+    Binding(Command.STEP_FORWARD, (".",), "one step forward", "Time"),
+    Binding(Command.STEP_BACK, (",",), "one step back", "Time"),
+    Binding(Command.REWIND, ("backspace",), "rewind while held", "Time", ("leftshoulder",)),
+    Binding(Command.SLOWER, ("-",), "slower", "Time"),
+    Binding(Command.FASTER, ("=",), "faster", "Time"),
+    Binding(Command.SAVE_STATE, ("f5",), "keep this moment", "Time"),
+    Binding(Command.LOAD_STATE, ("f9",), "back to the kept moment", "Time"),
+    Binding(Command.BEGIN_AGAIN, ("r",), "begin again, with other chance", "Begin", ("back",)),
+    Binding(Command.BEGIN_SAME, ("shift+r",), "begin again, the same dream", "Begin"),
+    Binding(Command.BEGIN_ELSEWHERE, ("n",), "begin from another start", "Begin"),
+    Binding(Command.COOLER, ("[",), "lower temperature: a calmer dream", "Dream"),
+    Binding(Command.WARMER, ("]",), "higher temperature: a wilder dream", "Dream"),
+    Binding(Command.LATENT_PANEL, ("l",), "latent vector: drag a bar to bend the dream", "Dream"),
+    Binding(Command.FREE_LATENT, ("u",), "let go of every held latent", "Dream"),
+    Binding(Command.MIXTURE_PANEL, ("g",), "what M expects: the mixture", "Dream"),
+    Binding(Command.RECORD, ("f2",), "record, and stop recording", "Keep"),
+    Binding(Command.SCREENSHOT, ("f12",), "screenshot", "Keep"),
+    Binding(Command.HELP, ("h", "f1"), "these keys", "Window"),
+    Binding(Command.HUD, ("f3",), "instruments on and off", "Window"),
+    Binding(Command.SMOOTH, ("x",), "smooth or crisp picture", "Window"),
+    Binding(Command.FULL_SCREEN, ("f11", "alt+return"), "full screen", "Window"),
+    Binding(Command.QUIT, ("escape",), "quit", "Window"),
+)
+
+_NAMES = {
+    "left": "Left", "right": "Right", "up": "Up", "down": "Down", "backspace": "Backspace",
+    "escape": "Esc", ".": ". (dot)", ",": ", (comma)", "-": "- (minus)", "return": "Enter", "space": "Space", "tab": "Tab",
+}  # fmt: skip
+
+
+def key_label(key: str) -> str:
+    """A key as people call it: ``shift+r`` is Shift+R."""
+    parts = key.split("+") if len(key) > 1 else [key]
+    return "+".join(_NAMES.get(part, part.capitalize()) for part in parts)
+
+
+def keys_label(binding: Binding) -> str:
+    """All keys of a line of the help overlay."""
+    return "  ".join(key_label(key) for key in binding.keys)
+
+
+def markdown_table() -> str:
+    """The key table as the README shows it."""
+    lines = ["| keys | what they do |", "|---|---|"]
+    for binding in BINDINGS:
+        keys = " ".join(f"<kbd>{key_label(key)}</kbd>" for key in binding.keys)
+        lines.append(f"| {keys} | {binding.text} |")
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""The past of a dream, and the future that was rewound: a list of moments and a place in it.
+
+A moment is a few kilobytes (car_racing 2.2, take_cover 4.4), so ten minutes of car_racing are
+66 MB. Frames are not stored: a latent decodes to the same picture each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from wm_tf.dream.world import DreamState
+
+MEMORY_LIMIT = 180_000_000
+"""Bytes; when they are used up, the oldest moments are forgotten."""
+
+_OVERHEAD = 1_200  # bytes of Python objects in a moment, beside its arrays
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One point of a dream and the step that led to it (all zero at the beginning)."""
+
+    state: DreamState
+    action: np.ndarray  # [A] float32, as applied
+    by_human: np.ndarray  # [A] bool, the components that a person drove
+    wish: np.ndarray | None = None  # [A] float32, what the controller wanted
+    temperature: float = 1.0
+    reward: float = 0.0
+    total: float = 0.0  # the return so far
+    done_probability: float = 0.0
+    ended: bool = False
+    pins: tuple[tuple[int, float], ...] = ()  # (dimension, value) set by hand after the step
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        state = self.state
+        return state.latent.nbytes + state.h.nbytes + state.c.nbytes + _OVERHEAD
+
+
+class History:
+    """Moments in order, and which of them is now."""
+
+    def __init__(self, first: Moment, limit: int = MEMORY_LIMIT) -> None:
+        self._moments = [first]
+        self._place = 0
+        self._capacity = max(2, limit // first.bytes)
+
+    @classmethod
+    def of(cls, moments: Sequence[Moment]) -> History:
+        """A history of those moments, whose present is the last of them."""
+        history = cls(moments[0])
+        history._moments = list(moments)
+        history._place = history.last_place
+        return history
+
+    @property
+    def now(self) -> Moment:
+        return self._moments[self._place]
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """From the oldest that is remembered up to now."""
+        return tuple(self._moments[: self._place + 1])
+
+    @property
+    def place(self) -> int:
+        return self._place
+
+    @property
+    def last_place(self) -> int:
+        return len(self._moments) - 1
+
+    @property
+    def has_future(self) -> bool:
+        """Whether it was rewound and the future that was left is still there."""
+        return self._place < self.last_place
+
+    def recent(self, count: int) -> list[Moment]:
+        """At most `count` moments up to now, oldest first."""
+        return self._moments[max(0, self._place + 1 - count) : self._place + 1]
+
+    def append(self, moment: Moment) -> None:
+        """Goes on with `moment`; a future that was rewound is gone."""
+        del self._moments[self._place + 1 :]
+        self._moments.append(moment)
+        if len(self._moments) > self._capacity:
+            # A tenth at once: deleting from the front moves the whole list.
+            del self._moments[: max(1, self._capacity // 10)]
+        self._place = self.last_place
+
+    def replace_now(self, moment: Moment) -> None:
+        """Changes the present; a future that was rewound is gone."""
+        del self._moments[self._place + 1 :]
+        self._moments[self._place] = moment
+
+    def move(self, steps: int) -> bool:
+        """Goes `steps` forward (or back, if negative); False at the end of what is remembered."""
+        place = min(max(self._place + steps, 0), self.last_place)
+        moved = place != self._place
+        self._place = place
+        return moved

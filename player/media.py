@@ -1,0 +1,124 @@
+"""GIFs and films of a drive: the dream with its instruments, at a fixed size."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pygame
+from PIL import Image
+
+from player.session import Session
+from player.view.screen import Screen, Show
+from wm_tf import storage
+from wm_tf.errors import RunFailed
+
+GIF_SIZE = (384, 288)
+FILM_SIZE = (960, 720)
+"""Pixels."""
+
+_GIF_EVERY = 2  # steps per picture: 25 pictures a second where the dream has 50 steps
+_GIF_COLOURS = 96
+
+
+class Camera:
+    """Draws a session, step by step, onto a surface of its own."""
+
+    def __init__(self, task: str, size: tuple[int, int]) -> None:
+        self._screen = Screen(task)
+        self._surface = pygame.Surface(size, 0, 32)
+
+    def picture(self, session: Session, frame: np.ndarray, show: Show) -> bytes:
+        """The drawn picture, as bytes RGB."""
+        self._screen.draw(self._surface, session, frame, show)
+        return pygame.image.tobytes(self._surface, "RGB")
+
+
+class Animation:
+    """A drive on its way into a GIF."""
+
+    def __init__(self, task: str, path: Path) -> None:
+        self._camera = Camera(task, GIF_SIZE)
+        self._path = path
+        self._pictures: list[Image.Image] = []
+        self._steps = 0
+        self._rate = 50.0
+
+    def add(self, session: Session, frame: np.ndarray) -> None:
+        """Takes a picture, if it is time for one."""
+        self._rate = session.world.steps_per_second
+        self._steps += 1
+        if self._steps % _GIF_EVERY == 1:
+            data = self._camera.picture(session, frame, Show(in_animation=True))
+            self._pictures.append(Image.frombytes("RGB", GIF_SIZE, data))
+
+    def close(self) -> None:
+        """Writes the file, if there was anything to see; raises RunFailed if it cannot."""
+        if not self._pictures:
+            return
+        palette = _common_palette(self._pictures)
+        # One palette and no dithering: nothing flickers, and flat areas stay small in the file.
+        frames = [
+            picture.quantize(palette=palette, dither=Image.Dither.NONE)
+            for picture in self._pictures
+        ]
+        buffer = io.BytesIO()
+        frames[0].save(
+            buffer,
+            "GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=_durations(len(frames), _GIF_EVERY / self._rate),
+            loop=0,
+            optimize=False,
+        )
+        storage.write_bytes(self._path, buffer.getvalue())
+
+
+class Film:
+    """A drive on its way into an MP4 (MPEG-4 part 2, which OpenCV's own encoder writes)."""
+
+    def __init__(self, task: str, path: Path) -> None:
+        self._camera = Camera(task, FILM_SIZE)
+        self._path = path
+        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+        self._writer: Any = None
+
+    def add(self, session: Session, frame: np.ndarray) -> None:
+        """Adds a picture; raises RunFailed if the file cannot be written."""
+        import cv2
+
+        if self._writer is None:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            rate = session.world.steps_per_second
+            self._writer = cv2.VideoWriter(str(self._unfinished), code, rate, FILM_SIZE)
+            if not self._writer.isOpened():
+                raise RunFailed(f"cannot write {self._path}")
+        data = self._camera.picture(session, frame, Show())
+        pixels = np.frombuffer(data, np.uint8).reshape(FILM_SIZE[1], FILM_SIZE[0], 3)
+        self._writer.write(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+    def close(self) -> None:
+        """Finishes the file, if there was anything to see."""
+        if self._writer is not None:
+            self._writer.release()
+            os.replace(self._unfinished, self._path)
+
+
+def _durations(count: int, seconds: float) -> list[int]:
+    """Milliseconds of each picture: whole hundredths of a second, right on average."""
+    marks = [round(100 * seconds * index) for index in range(count + 1)]
+    return [10 * (later - sooner) for sooner, later in itertools.pairwise(marks)]
+
+
+def _common_palette(pictures: list[Image.Image]) -> Image.Image:
+    """The colours that fit a dozen pictures from the whole drive."""
+    chosen = pictures[:: max(1, len(pictures) // 12)][:12]
+    sheet = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(chosen)))
+    for index, picture in enumerate(chosen):
+        sheet.paste(picture, (0, index * GIF_SIZE[1]))
+    return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.MEDIANCUT)

@@ -1,0 +1,58 @@
+"""The clock of the loop: the environment's own rate in a window, as fast as it goes without one."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+
+
+class Pacer:
+    """Waits for the next tick, evenly, and measures."""
+
+    def __init__(self, real_time: bool) -> None:
+        self.real_time = real_time
+        self._due: float | None = None
+        self.ticks: deque[float] = deque(maxlen=50)
+
+    def wait(self, period: float) -> None:
+        """Waits until `period` seconds after the last tick.
+
+        A tick that comes late is not made up for: the dream slows down and no input is skipped.
+        """
+        now = time.perf_counter()
+        if self.real_time and self._due is not None:
+            remaining = self._due + period - now
+            if remaining > 0:
+                time.sleep(remaining)
+                self._due += period
+            else:
+                self._due = now
+        else:
+            self._due = now
+        self.ticks.append(time.perf_counter())
+
+    @property
+    def rate(self) -> float:
+        """Ticks per second, over the last 50."""
+        if len(self.ticks) < 2:
+            return 0.0
+        return (len(self.ticks) - 1) / (self.ticks[-1] - self.ticks[0])
+
+
+class Stopwatch:
+    """Durations of the steps, for the report."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def milliseconds(self) -> dict[str, float | None]:
+        """{"p50", "p99"}; None where nothing was measured."""
+        if not self._seconds:
+            return {"p50": None, "p99": None}
+        p50, p99 = np.percentile(self._seconds, (50, 99)) * 1000
+        return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}

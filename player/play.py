@@ -1,0 +1,219 @@
+"""From a command line to a drive and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from player import options as command_line
+from player import recording
+from player import world as worlds
+from player.driving import Driver
+from player.options import Options
+from player.recording import Planned
+from player.session import Session
+from player.world import World
+from wm_tf import storage
+from wm_tf.config import get_task
+from wm_tf.errors import RunFailed, UserError
+from wm_tf.serving import manifest
+
+if TYPE_CHECKING:
+    from player import app as loop
+    from player.media import Animation, Film
+
+HEADLESS_SECONDS = 8
+"""How long a drive without a display lasts unless one says."""
+
+Load = Callable[[Path, str], World]
+
+
+def main(
+    arguments: Sequence[str], *, load: Load = worlds.load, started: float | None = None
+) -> int:
+    """Runs the player; returns the exit status: 0, 2 for input that cannot be used, 1 for trouble.
+
+    Args:
+      load: loads the models (another one in tests).
+      started: `time.perf_counter()` at the process's start.
+    """
+    started = time.perf_counter() if started is None else started
+    try:
+        play(command_line.parse(arguments), load, started)
+    except UserError as error:
+        print(f"player: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"player: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def play(options: Options, load: Load, started: float) -> None:
+    """Opens a window (or none), loads, drives until it is over and writes what was asked for."""
+    script = _script(options)
+    if options.headless:
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    else:
+        command_line.require_display()
+    _check_models(options, load)
+    # pygame only now: a command line that cannot be used costs no time.
+    import pygame
+
+    from player import app as loop
+    from player.loading import Loading
+
+    try:
+        loop.open_window(options.task)
+    except pygame.error as error:
+        raise UserError(f"no window could be opened ({error}); try --headless") from None
+    loading = Loading(lambda: load(options.models, options.task))
+    app = loop.App(
+        options.task,
+        loading,
+        lambda world: _session(options, world, script),
+        limits=_limits(options),
+        real_time=not options.headless,
+        cameras=_cameras(options),
+        export=None if options.headless else lambda path: _export(options, path),
+    )
+    try:
+        app.run()
+        _write(options, app, started)
+    finally:
+        pygame.quit()
+        if loading.running:
+            # Someone quit while TensorFlow was being imported: the interpreter cannot be
+            # taken down in an orderly way under an import.
+            sys.stderr.flush()
+            os._exit(0)
+
+
+def _script(options: Options) -> list[Planned]:
+    if options.actions is None or recording.is_recording(options.actions):
+        return []
+    return command_line.read_actions(options.actions, get_task(options.task))
+
+
+def _limits(options: Options) -> loop.Limits:
+    from player.app import Limits
+
+    limits = Limits(options.steps, at_end=options.headless)
+    if options.headless and options.steps is None:
+        limits.at_script_end = options.actions is not None
+        if options.actions is None:
+            limits.steps = HEADLESS_SECONDS * get_task(options.task).steps_per_second
+    return limits
+
+
+def _cameras(options: Options) -> list[Animation | Film]:
+    from player.media import Animation, Film
+
+    cameras: list[Animation | Film] = []
+    if options.gif is not None:
+        cameras.append(Animation(options.task, options.gif))
+    if options.mp4 is not None:
+        cameras.append(Film(options.task, options.mp4))
+    return cameras
+
+
+def export_command(options: Options, path: Path) -> list[str]:
+    """The command that makes the films of a recording: this player, without a display."""
+    return [
+        *(sys.executable, "-m", "player", options.task, "--headless"),
+        *("--models", str(options.models), "--actions", str(path)),
+        *("--gif", str(path.with_suffix(".gif")), "--mp4", str(path.with_suffix(".mp4"))),
+    ]
+
+
+def _export(options: Options, path: Path) -> None:
+    """Makes the films in a process of its own: the window never waits for them."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    quiet = subprocess.DEVNULL
+    subprocess.Popen(
+        export_command(options, path),
+        env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
+    )  # fmt: skip
+
+
+def _check_models(options: Options, load: Load) -> None:
+    """Finds what is plainly wrong with the models before a window opens; loading checks it all."""
+    if load is worlds.load:
+        folder = manifest.find_models(options.models, options.task)
+        content = manifest.read(folder, options.task)
+        names = (name.split("/")[0] for name in content["files"])
+        command_line.driver_of(options, has_controller="controller" in names)
+
+
+def _session(options: Options, world: World, script: list[Planned]) -> Session:
+    driver = command_line.driver_of(options, world.has_controller)
+    asked = options.driver is not None or options.actions is not None
+    if options.headless and driver is Driver.HUMAN and not asked:
+        script = demonstration(world)
+    session = Session(
+        world,
+        seed=options.seed,
+        temperature=options.temperature,
+        driver=driver,
+        script=script,
+    )
+    if options.actions is not None and recording.is_recording(options.actions):
+        session.replay(recording.read(options.actions, world.task, world.digest))
+    return session
+
+
+def demonstration(world: World) -> list[Planned]:
+    """A minute of calm driving for where there is neither a person nor a controller."""
+    steps = np.arange(round(60 * world.steps_per_second))
+    sway = 0.35 * np.sin(2 * np.pi * steps / (4 * world.steps_per_second))
+    if world.task.name == "car_racing":
+        gas = np.where(steps % 100 < 60, 0.6, 0.15)
+        actions = np.stack([sway, gas, np.zeros_like(sway)], axis=1)
+    else:
+        actions = np.sign(sway)[:, None]
+    nobody = np.zeros(world.task.action_size, bool)
+    return [Planned(action, nobody) for action in actions.astype(np.float32)]
+
+
+def _write(options: Options, app: Any, started: float) -> None:
+    import pygame
+
+    from player.app import window
+
+    if app.session is None:  # quit while loading
+        return
+    if options.screenshot is not None:
+        try:
+            pygame.image.save(window(), options.screenshot)
+        except (pygame.error, OSError) as error:
+            raise RunFailed(f"cannot write {options.screenshot}: {error}") from error
+    if options.json is not None:
+        content = json.dumps(report(app, started), indent=1) + "\n"
+        storage.write_bytes(options.json, content.encode())
+
+
+def report(app: Any, started: float) -> dict[str, Any]:
+    """What a drive was, for --json. `start_seconds`: from the process's start to the first frame
+    of the dream; `step_ms`: step, decoding and drawing."""
+    first = app.first_frame or started
+    return {
+        "task": app.task,
+        "driver": app.session.driver.value,
+        "steps": app.steps,
+        "return": round(app.session.now.total, 4),
+        "ended": app.session.ended,
+        "step_ms": app.stopwatch.milliseconds(),
+        "fps": round(app.frames_per_second, 2),
+        "start_seconds": round(first - started, 3),
+    }

@@ -1,0 +1,202 @@
+"""Recordings: what was driven, so exactly that it can be dreamt again, as JSON lines.
+
+First line: {"recording": 1, "task", "models", "state"}, the state from which it starts (float32
+arrays in base64) and the digest of the models' manifest. Then a line per step: {"action",
+"by_human", "temperature"} and, where latents were held by hand, "pins". Last line: {"end":
+{"steps", "return", "latent", "sha256"}}: the digest of the last latent, by which one knows that a
+replay was exact, and of all the bytes before this line, by which damage is found.
+
+A recording is what remains of the timeline: what was rewound and driven anew is not in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from player.history import History, Moment
+from wm_tf import storage
+from wm_tf.config import Task
+from wm_tf.errors import DamagedFile, UserError
+
+if TYPE_CHECKING:
+    from wm_tf.dream.world import DreamState
+
+FORMAT_VERSION = 1
+_ARRAYS = ("latent", "h", "c")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step that is already decided: the action and what else made it what it was."""
+
+    action: np.ndarray  # [A] float32
+    by_human: np.ndarray  # [A] bool
+    temperature: float | None = None  # None: the session's
+    pins: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A stretch of a dream that can be dreamt again."""
+
+    task: str
+    models: str  # digest of the manifest
+    start: DreamState
+    steps: tuple[Planned, ...]
+    total: float  # return over the steps
+    last_latent: str  # digest
+
+
+def of(moments: Sequence[Moment], task: str, models: str) -> Recording:
+    """The recording of consecutive moments, the first of which it starts from."""
+    steps = tuple(Planned(m.action, m.by_human, m.temperature, m.pins) for m in moments[1:])
+    total = moments[-1].total - moments[0].total
+    last = latent_digest(moments[-1].state.latent)
+    return Recording(task, models, moments[0].state, steps, total, last)
+
+
+def latent_digest(latent: np.ndarray) -> str:
+    """A short digest of a latent's bits."""
+    return hashlib.sha256(latent.astype("<f4").tobytes()).hexdigest()[:16]
+
+
+def write(path: Path, recording: Recording) -> None:
+    """Writes a recording; raises RunFailed if that is not possible."""
+    state = recording.start
+    header = {
+        "recording": FORMAT_VERSION,
+        "task": recording.task,
+        "models": recording.models,
+        "state": {
+            **{name: _encoded(getattr(state, name)) for name in _ARRAYS},
+            "seed": int(state.seed),
+            "step": int(state.step),
+        },
+    }
+    lines = [header, *(_step_line(step) for step in recording.steps)]
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    end = {
+        "steps": len(recording.steps),
+        "return": recording.total,
+        "latent": recording.last_latent,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    storage.write_bytes(path, body + json.dumps({"end": end}).encode() + b"\n")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file begins as a recording does (else it may be a plain file of actions)."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(100).startswith(b'{"recording"')
+    except OSError:
+        return False
+
+
+def read(path: Path, task: Task, models: str) -> Recording:
+    """Reads a recording of a task that was made with the models of that digest.
+
+    Raises:
+      DamagedFile: it is truncated, altered or of another format version or task.
+      UserError: it was made with other models, which would dream another dream.
+    """
+    body, end = _verified(path)
+    header, *lines = [json.loads(line) for line in body.splitlines()]
+    version = header.get("recording")
+    if version != FORMAT_VERSION:
+        raise DamagedFile(f"{path}: recording of version {version}, expected {FORMAT_VERSION}")
+    if header["task"] != task.name:
+        raise DamagedFile(f"{path}: recording of {header['task']}, expected {task.name}")
+    if header["models"] != models:
+        raise UserError(f"{path}: was recorded with other models, which dream another dream")
+    return Recording(
+        task=header["task"],
+        models=header["models"],
+        start=_state(header["state"]),
+        steps=tuple(_planned(line) for line in lines),
+        total=end["return"],
+        last_latent=end["latent"],
+    )
+
+
+class Recorder:
+    """Notes where a recording began; the history holds everything else."""
+
+    def __init__(self) -> None:
+        self._history: History | None = None
+        self._first_step = 0
+
+    @property
+    def running(self) -> bool:
+        return self._history is not None
+
+    def begin(self, history: History) -> None:
+        """Records from now on."""
+        self._history, self._first_step = history, history.now.state.step
+
+    def follows(self, history: History) -> bool:
+        """Whether the recording is of that history, and not of a dream that was left."""
+        return history is self._history
+
+    def finish(self, task: str, models: str) -> Recording | None:
+        """Ends the recording; None if nothing was driven."""
+        history, self._history = self._history, None
+        if history is None:
+            return None
+        moments = [m for m in history.moments if m.state.step >= self._first_step]
+        return of(moments, task, models) if len(moments) > 1 else None
+
+
+def _step_line(step: Planned) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "action": [float(value) for value in step.action],
+        "by_human": [bool(value) for value in step.by_human],
+        "temperature": step.temperature,
+    }
+    return line | ({"pins": [list(pin) for pin in step.pins]} if step.pins else {})
+
+
+def _planned(line: dict[str, Any]) -> Planned:
+    pins = tuple((int(dimension), float(value)) for dimension, value in line.get("pins", ()))
+    action = np.array(line["action"], np.float32)
+    return Planned(action, np.array(line["by_human"], bool), line["temperature"], pins)
+
+
+def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The lines before the last one, and what the last one says."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from None
+    at = data.rstrip(b"\n").rfind(b"\n") + 1
+    body = data[:at]
+    try:
+        end = json.loads(data[at:])["end"]
+        intact = end["sha256"] == hashlib.sha256(body).hexdigest()
+    except (ValueError, TypeError, KeyError):
+        intact = False
+    if not intact:
+        raise DamagedFile(f"{path}: damaged recording (its checksum does not match its content)")
+    return body, end
+
+
+def _encoded(array: np.ndarray) -> str:
+    return base64.b64encode(array.astype("<f4").tobytes()).decode()
+
+
+def _state(content: dict[str, Any]) -> DreamState:
+    from wm_tf.dream.world import DreamState
+
+    arrays = {
+        name: np.frombuffer(base64.b64decode(content[name]), "<f4").reshape(1, -1)
+        for name in _ARRAYS
+    }
+    return DreamState(**arrays, seed=content["seed"], step=content["step"])

@@ -1,0 +1,306 @@
+"""A session: a dream, its history, who drives, and everything that a key can do to them.
+
+No pygame, no clock and no files: the loop calls `tick` once per step of the environment's clock
+and hands on commands; the view draws what it finds here. The same calls give the same session in
+a window, without a display and in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from player import driving
+from player.commands import Command
+from player.driving import HANDS_OFF, Driver, Hands
+from player.history import History, Moment
+from player.recording import Planned, Recording
+from player.world import World
+from wm_tf.dream.world import checked_temperature
+from wm_tf.errors import UserError
+
+SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""How fast the dream runs, as a multiple of the environment's own rate."""
+
+TEMPERATURES = (0.05, *(tenth / 10 for tenth in range(1, 12)), 1.15, 1.2, 1.3, 1.4, 1.5)
+"""What `[` and `]` step through; any other positive one can be given at the start."""
+
+
+class Session:
+    """The state of the player, apart from window and devices."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        seed: int = 1,
+        temperature: float | None = None,
+        driver: Driver | None = None,
+        script: Sequence[Planned] = (),
+    ) -> None:
+        """Begins the first dream.
+
+        Args:
+          temperature: of the dream; the manifest's if None.
+          driver: who drives; assist if None and there is a controller, else the human.
+          script: steps that are driven before anyone else drives.
+
+        Raises:
+          UserError: a temperature that is not positive, or a controller that is not there.
+        """
+        self.world = world
+        self.seed = seed
+        self.temperature = checked_temperature(
+            world.temperature if temperature is None else temperature
+        )
+        self.drivers = tuple(Driver) if world.has_controller else (Driver.HUMAN,)
+        self.driver = driver or self.drivers[0]
+        if self.driver not in self.drivers:
+            raise UserError(f"no controller for {world.task.name}: only --driver human is possible")
+        self.paused = False
+        self.speed = 1.0
+        self.rewinding = False
+        self.pins: dict[int, float] = {}
+        self._place = 0  # which start
+        self._chance = 0  # which dream from there
+        self._kept: tuple[Moment, ...] | None = None
+        self._script = list(script)
+        self._scripted = 0
+        self._new_future = False
+        self.history = History(self._beginning())
+
+    # What the view reads -------------------------------------------------------------------
+
+    @property
+    def now(self) -> Moment:
+        return self.history.now
+
+    @property
+    def step(self) -> int:
+        """Steps of this dream so far."""
+        return self.now.state.step
+
+    @property
+    def ended(self) -> bool:
+        return self.now.ended
+
+    @property
+    def scripted(self) -> bool:
+        """Whether actions of the script are left."""
+        return self._scripted < len(self._script)
+
+    @property
+    def kept(self) -> bool:
+        """Whether a moment was kept to come back to."""
+        return self._kept is not None
+
+    def frame(self) -> np.ndarray:
+        """The present picture, uint8 [64, 64, 3]."""
+        return self.world.frame(self.now.state)
+
+    def expectation(self) -> dict[str, np.ndarray] | None:
+        """M's mixture for the step to the present: weights, mean, std [Z, K]; None at the start."""
+        recent = self.history.recent(2)
+        if len(recent) < 2:
+            return None
+        return self.world.expectation(recent[0].state, recent[1].action)
+
+    # What the loop calls -------------------------------------------------------------------
+
+    def tick(self, hands: Hands = HANDS_OFF) -> bool:
+        """Lets one step of the environment's clock go by; whether the dream moved on."""
+        if self.rewinding:
+            return self.history.move(-1)
+        if self.paused or self.ended:
+            return False
+        return self.advance(hands)
+
+    def advance(self, hands: Hands = HANDS_OFF) -> bool:
+        """One step, paused or not; whether there was one to make.
+
+        Where the dream was rewound it repeats what was, until someone does something new.
+        """
+        if self.ended:
+            return False
+        if hands.on and self.driver is not Driver.CONTROLLER:
+            self._diverge()
+        if self.history.has_future and not self._new_future:
+            return self.history.move(1)
+        self._new_future = False
+        self.history.append(self._next_moment(hands))
+        return True
+
+    def replay(self, recording: Recording) -> None:
+        """Begins where a recording began and drives as it did, until someone takes over."""
+        self._script, self._scripted = list(recording.steps), 0
+        self._new_future = False
+        self.history = History(replace(self._beginning(), state=recording.start))
+
+    def do(self, command: Command) -> None:
+        """Carries out a command of the session; those of the window are not its business."""
+        action = self._ACTIONS.get(command)
+        if action is not None:
+            action(self)
+
+    def pin(self, dimension: int, value: float) -> None:
+        """Sets a latent dimension now and holds it there from now on."""
+        self.pins[dimension] = float(np.float32(value))
+        self._repaint()
+
+    def unpin(self, dimension: int) -> None:
+        """Lets a latent dimension go its own way again."""
+        if self.pins.pop(dimension, None) is not None:
+            self._diverge()
+
+    # How it works --------------------------------------------------------------------------
+
+    def _beginning(self) -> Moment:
+        size = self.world.task.action_size
+        return Moment(
+            state=self.world.start(self.seed, self._place, self._chance),
+            action=np.zeros(size, np.float32),
+            by_human=np.zeros(size, bool),
+            temperature=self.temperature,
+        )
+
+    def _next_moment(self, hands: Hands) -> Moment:
+        before = self.now
+        wish = self.world.wish(before.state)
+        self._follow_script()
+        drive = self._drive(hands, wish)
+        action = driving.clip(self.world.task, drive.action)
+        outcome = self.world.step(before.state, action, self.temperature)
+        moment = Moment(
+            state=outcome.state,
+            action=action,
+            by_human=drive.by_human,
+            wish=wish,
+            temperature=self.temperature,
+            reward=outcome.reward,
+            total=before.total + outcome.reward,
+            done_probability=outcome.done_probability,
+            ended=outcome.ended,
+        )
+        return self._with_pins(moment)
+
+    def _drive(self, hands: Hands, wish: np.ndarray | None) -> driving.Drive:
+        task = self.world.task
+        if self.scripted:
+            planned = self._script[self._scripted]
+            self._scripted += 1
+            return driving.Drive(planned.action, planned.by_human)
+        seconds = 1.0 / self.world.steps_per_second
+        return driving.combine(task, self.driver, hands, wish, self.now.action, seconds)
+
+    def _follow_script(self) -> None:
+        """Takes over what the next planned step fixes beside the action."""
+        if self.scripted:
+            planned = self._script[self._scripted]
+            if planned.temperature is not None:
+                self.temperature = planned.temperature
+                self.pins = dict(planned.pins)
+
+    def _diverge(self) -> None:
+        """Something new: neither the future that was rewound nor the script's goes on."""
+        self._new_future = True
+        self._script = []
+
+    def _with_pins(self, moment: Moment) -> Moment:
+        if not self.pins:
+            return moment
+        latent = moment.state.latent.copy()
+        for dimension, value in self.pins.items():
+            latent[0, dimension] = value
+        state = replace(moment.state, latent=latent)
+        return replace(moment, state=state, pins=tuple(sorted(self.pins.items())))
+
+    def _repaint(self) -> None:
+        self._diverge()
+        self.history.replace_now(self._with_pins(self.now))
+
+    # Commands ------------------------------------------------------------------------------
+
+    def _begin(self, place: int, chance: int) -> None:
+        self._place, self._chance = place, chance
+        self._script = []
+        self._new_future = False
+        self.pins = {}
+        self.history = History(self._beginning())
+
+    def _begin_again(self) -> None:
+        self._begin(self._place, self._chance + 1)
+
+    def _begin_same(self) -> None:
+        self._begin(self._place, self._chance)
+
+    def _begin_elsewhere(self) -> None:
+        self._begin(self._place + 1, 0)
+
+    def _toggle_pause(self) -> None:
+        self.paused = not self.paused
+
+    def _step_forward(self) -> None:
+        self.paused = True
+        self.advance()
+
+    def _step_back(self) -> None:
+        self.paused = True
+        self.history.move(-1)
+
+    def _next_driver(self) -> None:
+        after = self.drivers.index(self.driver) + 1
+        self.driver = self.drivers[after % len(self.drivers)]
+        self._diverge()
+
+    def _slower(self) -> None:
+        self.speed = max((s for s in SPEEDS if s < self.speed), default=self.speed)
+
+    def _faster(self) -> None:
+        self.speed = min((s for s in SPEEDS if s > self.speed), default=self.speed)
+
+    def _cooler(self) -> None:
+        below = (t for t in TEMPERATURES if t < self.temperature)
+        self._set_temperature(max(below, default=self.temperature))
+
+    def _warmer(self) -> None:
+        above = (t for t in TEMPERATURES if t > self.temperature)
+        self._set_temperature(min(above, default=self.temperature))
+
+    def _set_temperature(self, temperature: float) -> None:
+        if temperature != self.temperature:
+            self._diverge()
+        self.temperature = temperature
+
+    def _keep(self) -> None:
+        self._kept = self.history.moments
+
+    def _go_back_to_kept(self) -> None:
+        if self._kept is not None:
+            self.history = History.of(self._kept)
+            self._diverge()
+            self.pins = dict(self.now.pins)
+
+    def _free_latent(self) -> None:
+        if self.pins:
+            self._diverge()
+        self.pins = {}
+
+    _ACTIONS: ClassVar[dict[Command, Callable[[Any], None]]] = {
+        Command.BEGIN_AGAIN: _begin_again,
+        Command.BEGIN_SAME: _begin_same,
+        Command.BEGIN_ELSEWHERE: _begin_elsewhere,
+        Command.PAUSE: _toggle_pause,
+        Command.STEP_FORWARD: _step_forward,
+        Command.STEP_BACK: _step_back,
+        Command.NEXT_DRIVER: _next_driver,
+        Command.SLOWER: _slower,
+        Command.FASTER: _faster,
+        Command.COOLER: _cooler,
+        Command.WARMER: _warmer,
+        Command.SAVE_STATE: _keep,
+        Command.LOAD_STATE: _go_back_to_kept,
+        Command.FREE_LATENT: _free_latent,
+    }

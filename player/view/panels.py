@@ -1,0 +1,204 @@
+"""Inside the model: the latent vector, the mixture that M expected, and live plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pygame
+
+from player.history import Moment
+from player.view import palette
+from player.view.palette import Colour, Type
+
+LATENT_RANGE = 3.0
+"""A latent's bar reaches from minus to plus this; V's prior has standard deviation 1."""
+
+PLOT_MOMENTS = 200
+_COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Where the parts of the panel stand; None for what is closed."""
+
+    latent: pygame.Rect | None
+    mixture: pygame.Rect | None
+    plots: pygame.Rect
+
+
+def sections(panel: pygame.Rect, unit: float, latent: bool, mixture: bool) -> Sections:
+    """Divides the panel among what is open."""
+    room = panel.inflate(-2 * round(12 * unit), -2 * round(12 * unit))
+    plots = pygame.Rect(room.left, 0, room.width, round(room.height * 0.26))
+    plots.bottom = room.bottom
+    rest = pygame.Rect(room.left, room.top, room.width, room.height - plots.height)
+    if not (latent and mixture):
+        return Sections(rest if latent else None, rest if mixture else None, plots)
+    upper = pygame.Rect(rest.left, rest.top, rest.width, rest.height // 2)
+    lower = pygame.Rect(rest.left, upper.bottom, rest.width, rest.height - upper.height)
+    return Sections(upper, lower, plots)
+
+
+def cells(section: pygame.Rect, unit: float, count: int) -> list[pygame.Rect]:
+    """One rectangle per latent dimension, in rows of 16, below the section's heading."""
+    heading = round(44 * unit)
+    rows = -(-count // _COLUMNS)
+    height = (section.height - heading) / rows
+    width = section.width / _COLUMNS
+    return [
+        pygame.Rect(
+            round(section.left + (index % _COLUMNS) * width),
+            round(section.top + heading + (index // _COLUMNS) * height),
+            max(1, round(width) - 2),
+            max(1, round(height - 6 * unit)),
+        )
+        for index in range(count)
+    ]
+
+
+def value_at(cell: pygame.Rect, y: float) -> float:
+    """The latent value at a height in its cell, within the range."""
+    value = (cell.centery - y) / (cell.height / 2) * LATENT_RANGE
+    return float(np.clip(value, -LATENT_RANGE, LATENT_RANGE))
+
+
+def _height(cell: pygame.Rect, value: float) -> float:
+    share = min(max(value / LATENT_RANGE, -1.0), 1.0)
+    return cell.centery - share * cell.height / 2
+
+
+class Panels:
+    """Draws the sections."""
+
+    def __init__(self, text: Type) -> None:
+        self._text = text
+
+    def latent(
+        self,
+        surface: pygame.Surface,
+        section: pygame.Rect,
+        unit: float,
+        latent: np.ndarray,
+        pins: Mapping[int, float],
+    ) -> None:
+        """A bar per dimension of the latent [Z]; those held by hand are orange and squared off."""
+        hint = "drag a bar to hold it, right click lets go"
+        self._heading(surface, section, unit, "latent vector z", hint)
+        for index, cell in enumerate(cells(section, unit, len(latent))):
+            pygame.draw.rect(surface, palette.PANEL, cell)
+            y = _height(cell, float(latent[index]))
+            held = index in pins
+            bar = pygame.Rect(cell.left, round(min(y, cell.centery)), cell.width, 0)
+            bar.height = max(2, round(abs(y - cell.centery)))
+            pygame.draw.rect(surface, palette.HUMAN if held else palette.CONTROLLER, bar)
+            if held:
+                pygame.draw.rect(surface, palette.HUMAN, cell, max(1, round(unit)))
+
+    def mixture(
+        self,
+        surface: pygame.Surface,
+        section: pygame.Rect,
+        unit: float,
+        expected: Mapping[str, np.ndarray] | None,
+        latent: np.ndarray,
+    ) -> None:
+        """Per dimension the components that M expected, and where the dream went.
+
+        Args:
+          expected: weights, mean and std, each [Z, K], for the step to `latent`; None before
+            the first step.
+          latent: what was drawn from it, [Z].
+        """
+        hint = "bars: mean and spread, bright: likely, dot: drawn"
+        self._heading(surface, section, unit, "what M expected", hint)
+        if expected is None:
+            return
+        chosen = responsible(expected, latent)
+        for index, cell in enumerate(cells(section, unit, len(latent))):
+            pygame.draw.rect(surface, palette.PANEL, cell)
+            self._components(surface, cell, expected, index, int(chosen[index]))
+            y = _height(cell, float(latent[index]))
+            pygame.draw.circle(surface, palette.TEXT, (cell.centerx, y), max(2, round(2.5 * unit)))
+
+    def _components(
+        self,
+        surface: pygame.Surface,
+        cell: pygame.Rect,
+        expected: Mapping[str, np.ndarray],
+        index: int,
+        chosen: int,
+    ) -> None:
+        count = expected["weights"].shape[1]
+        width = cell.width / count
+        for k in range(count):
+            weight, mean, std = (float(expected[n][index, k]) for n in ("weights", "mean", "std"))
+            top, bottom = _height(cell, mean + std), _height(cell, mean - std)
+            colour = palette.CONTROLLER if k == chosen else palette.FAINT
+            bar = pygame.Rect(round(cell.left + k * width), round(top), 0, 0)
+            bar.width = max(1, round(width) - (1 if width > 2.5 else 0))
+            bar.height = max(2, round(bottom - top))
+            pygame.draw.rect(surface, _blend(palette.PANEL, colour, 0.15 + 0.85 * weight), bar)
+
+    def plots(
+        self, surface: pygame.Surface, section: pygame.Rect, unit: float, moments: Sequence[Moment]
+    ) -> None:
+        """P(end), reward and return over the last moments."""
+        series = (
+            ("P(end)", [m.done_probability for m in moments], (0.0, 1.0), palette.WARNING),
+            ("reward", [m.reward for m in moments], None, palette.GOOD),
+            ("return", [m.total for m in moments], None, palette.TEXT),
+        )
+        height = section.height / len(series)
+        for index, (name, values, limits, colour) in enumerate(series):
+            row = pygame.Rect(
+                section.left, round(section.top + index * height), section.width, round(height - 4)
+            )
+            self._plot(surface, row, unit, name, values, limits, colour)
+
+    def _plot(
+        self,
+        surface: pygame.Surface,
+        row: pygame.Rect,
+        unit: float,
+        name: str,
+        values: Sequence[float],
+        limits: tuple[float, float] | None,
+        colour: Colour,
+    ) -> None:
+        label = round(64 * unit)
+        self._text.draw(surface, name, 14 * unit, row.midleft, palette.FAINT, "midleft")
+        area = pygame.Rect(row.left + label, row.top, row.width - label, row.height)
+        pygame.draw.rect(surface, palette.PANEL, area)
+        low, high = limits or (min(values), max(values))
+        if high - low < 1e-6:
+            low, high = low - 1.0, high + 1.0
+        x = np.linspace(area.right - area.width * len(values) / PLOT_MOMENTS, area.right - 2,
+                        len(values))  # fmt: skip
+        y = area.bottom - 2 - (np.asarray(values) - low) / (high - low) * (area.height - 4)
+        if len(values) > 1:
+            points = list(zip(x.tolist(), y.tolist(), strict=True))
+            pygame.draw.lines(surface, colour, False, points, max(1, round(1.5 * unit)))
+
+    def _heading(
+        self, surface: pygame.Surface, section: pygame.Rect, unit: float, name: str, hint: str
+    ) -> None:
+        self._text.draw(surface, name, 16 * unit, section.topleft)
+        size = self._text.fitting(hint, 12 * unit, section.width)
+        below = (section.left, section.top + 22 * unit)
+        self._text.draw(surface, hint, size, below, palette.FAINT)
+
+
+def responsible(expected: Mapping[str, np.ndarray], latent: np.ndarray) -> np.ndarray:
+    """The component [Z] that most probably gave each value of the latent [Z]."""
+    z_score = (latent[:, None] - expected["mean"]) / expected["std"]
+    with np.errstate(divide="ignore"):  # a weight may be 0
+        score = np.log(expected["weights"]) - np.log(expected["std"]) - 0.5 * z_score**2
+    return score.argmax(axis=1)
+
+
+def _blend(first: Colour, second: Colour, share: float) -> Colour:
+    share = min(max(share, 0.0), 1.0)
+    r, g, b = (round(a + (c - a) * share) for a, c in zip(first, second, strict=True))
+    return r, g, b

@@ -1,0 +1,354 @@
+"""Posted events through the real loop, without a display; the pixels it drew."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pygame
+import pytest
+
+from player import app as loop
+from player.commands import BINDINGS, HELD, Command, markdown_table
+from player.devices import chord
+from player.driving import Driver
+from player.loading import Loading
+from player.session import Session
+from player.view import palette
+from player.view.panels import responsible
+from player.world import World
+
+
+def make_app(world: World, **arguments) -> loop.App:
+    """An app whose world is there."""
+    loop.open_window(world.task.name)
+    app = loop.App(
+        world.task.name,
+        Loading(lambda: world),
+        lambda loaded: Session(loaded, **arguments),
+        limits=loop.Limits(),
+        real_time=False,
+    )
+    app.session = app._begin(app._loading.result())
+    pygame.event.clear()
+    return app
+
+
+@pytest.fixture
+def app(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where screenshots and recordings go
+    yield make_app(world)
+    pygame.quit()
+
+
+def key(name: str, kind: int = pygame.KEYDOWN) -> None:
+    code, modifier = chord(name)
+    mod = {"shift": pygame.KMOD_LSHIFT, "alt": pygame.KMOD_LALT, "": 0}[modifier]
+    pygame.event.post(pygame.event.Event(kind, key=code, mod=mod, unicode=""))
+
+
+def turns(app: loop.App, count: int = 1) -> None:
+    for _ in range(count):
+        app.turn()
+
+
+def picture() -> np.ndarray:
+    return pygame.surfarray.array3d(pygame.display.get_surface())
+
+
+def border_colours(app: loop.App) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(side, top) of the frame around the dream."""
+    rect = app._layout.picture
+    surface = pygame.display.get_surface()
+    side = surface.get_at((rect.left - 2, rect.centery))[:3]
+    top = surface.get_at((rect.centerx, rect.top - 2))[:3]
+    return tuple(side), tuple(top)
+
+
+def test_the_decoded_frame_fills_the_picture(app):
+    turns(app, 3)
+    rect = app._layout.picture
+    assert rect.width % 64 == 0
+    scale = rect.width // 64
+    shown = picture()[rect.left : rect.right, rect.top : rect.bottom]
+    sampled = shown[scale // 2 :: scale, scale // 2 :: scale].swapaxes(0, 1)
+    np.testing.assert_array_equal(sampled, app.session.frame())
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "sign"),
+    [("left", 0, -1), ("a", 0, -1), ("right", 0, 1), ("d", 0, 1),
+     ("up", 1, 1), ("w", 1, 1), ("down", 2, 1), ("s", 2, 1)],
+)  # fmt: skip
+def test_drive_keys(app, name, component, sign):
+    app.session.driver = Driver.HUMAN
+    key(name)
+    turns(app, 3)
+    assert app.session.now.action[component] * sign > 0
+    key(name, pygame.KEYUP)
+    turns(app, 20)
+    assert app.session.now.action[component] == 0
+
+
+def test_override_is_per_axis_and_ends_with_the_key(app):
+    turns(app)
+    assert border_colours(app) == (palette.CONTROLLER, palette.CONTROLLER)
+    key("right")
+    turns(app, 5)
+    assert app.session.now.by_human.tolist() == [True, False, False]
+    assert app.session.now.action[1] == pytest.approx(0.25)
+    assert border_colours(app) == (palette.HUMAN, palette.CONTROLLER)
+    key("right", pygame.KEYUP)
+    turns(app)
+    assert not app.session.now.by_human.any()
+    assert border_colours(app) == (palette.CONTROLLER, palette.CONTROLLER)
+
+
+def test_a_tap_shorter_than_a_frame_counts_for_one_step(app):
+    app.session.driver = Driver.HUMAN
+    key("right")
+    key("right", pygame.KEYUP)
+    turns(app)
+    assert app.session.now.action[0] > 0
+    turns(app)
+    turned = app.session.history.moments
+    assert turned[2].action[0] < turned[1].action[0]
+
+
+def test_keys_are_let_go_when_the_window_loses_the_focus(app):
+    key("right")
+    turns(app, 2)
+    pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    turns(app)
+    assert not app.session.now.by_human.any()
+
+
+def test_two_keys_of_one_direction_are_held_until_both_are_let_go(app):
+    key("right"), key("d"), key("d", pygame.KEYUP)
+    turns(app)
+    assert app.session.now.by_human[0]
+
+
+def test_space_pauses_while_the_window_is_drawn(app):
+    turns(app, 2)
+    key("space")
+    turns(app)
+    step, before = app.session.step, picture()
+    pygame.display.get_surface().fill((0, 0, 0))
+    turns(app)
+    assert app.session.step == step
+    assert picture().any()
+    key("p")
+    turns(app, 2)
+    assert app.session.step > step
+    assert not np.array_equal(picture(), before)
+
+
+def test_backspace_rewinds_while_held(app):
+    turns(app, 10)
+    key("backspace")
+    turns(app, 4)
+    assert app.session.step == 6
+    key("backspace", pygame.KEYUP)
+    turns(app, 1)
+    assert app.session.step == 7
+    assert app.session.history.has_future
+
+
+@pytest.mark.parametrize("binding", BINDINGS, ids=lambda b: b.command.name)
+def test_every_key_of_the_table_does_what_it_says(app, binding, monkeypatch):
+    done = []
+    if binding.command not in HELD:
+        monkeypatch.setattr(app, "do", done.append)
+        for name in binding.keys:
+            key(name)
+            turns(app)
+        assert done == [binding.command] * len(binding.keys)
+    else:
+        for name in binding.keys:
+            key(name)
+            app._handle(pygame.event.poll())
+            assert app.devices.holds(binding.command)
+            app.devices.release_all()
+
+
+def test_no_key_has_two_meanings(app):
+    keys = [chord(name) for binding in BINDINGS for name in binding.keys]
+    assert len(keys) == len(set(keys))
+    assert {binding.command for binding in BINDINGS} == set(Command)
+
+
+def test_markdown_table_names_every_binding():
+    table = markdown_table()
+    assert "<kbd>Shift+R</kbd>" in table
+    assert all(binding.text in table for binding in BINDINGS)
+
+
+@pytest.mark.parametrize("name", ["h", "f1"])
+def test_help_covers_the_picture_and_goes_again(app, name):
+    turns(app)
+    key("space"), key(name)
+    turns(app)
+    helped = picture()
+    key(name)
+    turns(app)
+    assert np.abs(helped.astype(int) - picture()).mean() > 2
+
+
+def test_hud_off_gives_the_picture_more_room(app):
+    turns(app)
+    key("f3")
+    turns(app)
+    assert app._layout.controls.width == 0
+
+
+def test_smooth_picture_differs_from_crisp(app):
+    key("space"), turns(app)
+    crisp = picture()
+    key("x"), turns(app)
+    assert not np.array_equal(crisp, picture())
+
+
+def test_screenshot_key_writes_a_picture(app, tmp_path):
+    key("f12")
+    turns(app)
+    (path,) = (tmp_path / "recordings").glob("*.png")
+    assert pygame.image.load(path).get_size() == loop.WINDOW
+
+
+def test_escape_and_closing_the_window_quit(app):
+    key("escape")
+    turns(app)
+    assert not app.running
+    app.running = True
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    turns(app)
+    assert not app.running
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 700), (200, 150), (3840, 2160), (1400, 500)])
+@pytest.mark.parametrize("task", ["car_racing", "take_cover"])
+def test_any_window_size(fake_world, size, task):
+    app = make_app(fake_world(task_name=task))
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    app.show.latent = app.show.mixture = True
+    turns(app, 2)
+    rect = app._layout.picture
+    assert pygame.Rect((0, 0), size).contains(rect)
+    assert rect.width >= min(size) * 0.3
+    pygame.quit()
+
+
+def test_the_end_is_shown_and_r_begins_again(mortal_world):
+    app = make_app(mortal_world, driver=Driver.HUMAN)
+    key("up")
+    turns(app, 60)
+    assert app.session.ended
+    plain = picture()
+    app.session.rewinding = False
+    key("r")
+    turns(app, 1)
+    assert app.session.step == 1
+    assert not app.session.ended
+    assert not np.array_equal(plain, picture())
+    pygame.quit()
+
+
+def test_the_window_draws_while_the_models_load(world):
+    loop.open_window("car_racing")
+    gate = threading.Event()
+
+    def load() -> World:
+        gate.wait(5)
+        return world
+
+    app = loop.App(
+        "car_racing", Loading(load), Session, limits=loop.Limits(steps=3), real_time=False
+    )
+    app._wait_for_world()
+    first = picture()
+    app._started -= 0.3
+    app._wait_for_world()
+    assert first.any()
+    assert not np.array_equal(first, picture())
+    gate.set()
+    app.run()
+    assert app.steps == 3
+    pygame.quit()
+
+
+def mouse(kind: int, point: tuple[int, int], button: int = pygame.BUTTON_LEFT) -> None:
+    pygame.event.post(pygame.event.Event(kind, pos=point, button=button))
+
+
+def test_dragging_a_latent_bends_the_dream_and_it_stays(app):
+    key("l"), key("space"), turns(app)
+    plain = app.session.frame()
+    bar = app._bars()[2]
+    mouse(pygame.MOUSEBUTTONDOWN, (bar.centerx, bar.centery - bar.height // 4))
+    turns(app)
+    assert app.session.now.state.latent[0, 2] == pytest.approx(1.5, abs=0.1)
+    assert not np.array_equal(app.session.frame(), plain)
+    # A drag goes on beyond the bar's column, up to the end of the range.
+    mouse(pygame.MOUSEMOTION, (bar.centerx + 60, bar.top - 50))
+    mouse(pygame.MOUSEBUTTONUP, (0, 0))
+    mouse(pygame.MOUSEMOTION, (bar.centerx, bar.bottom))
+    key("space"), turns(app, 4)
+    assert app.session.now.state.latent[0, 2] == 3.0
+    drawn = pygame.display.get_surface().get_at((bar.centerx, bar.top + 3))[:3]
+    assert tuple(drawn) == palette.HUMAN
+    mouse(pygame.MOUSEBUTTONDOWN, bar.center, pygame.BUTTON_RIGHT)
+    turns(app, 3)
+    assert app.session.now.state.latent[0, 2] != 3.0
+
+
+def test_a_click_where_no_panel_is_open_changes_nothing(app):
+    turns(app)
+    mouse(pygame.MOUSEBUTTONDOWN, (100, 300))
+    turns(app)
+    assert not app.session.pins
+
+
+def test_the_mixture_panel_shows_what_m_expected(app):
+    key("space"), turns(app, 2)
+    closed = picture()
+    key("."), key("g"), turns(app)
+    expected = app.session.expectation()
+    assert expected["weights"].shape == (32, 5)
+    np.testing.assert_allclose(expected["weights"].sum(axis=1), 1, atol=1e-6)
+    before = app.session.history.recent(2)[0].state.latent[0]
+    np.testing.assert_allclose(expected["mean"][:, 2], before, atol=1e-6)
+    panel = app._layout.panel
+    area = picture()[panel.left : panel.right, panel.top : panel.bottom]
+    assert not np.array_equal(closed[panel.left : panel.right, panel.top : panel.bottom], area)
+    key("g"), turns(app)
+    assert app._layout.panel is None
+
+
+def test_the_component_that_gave_a_value_is_found():
+    expected = {
+        "weights": np.array([[0.5, 0.5, 0.0]]),
+        "mean": np.array([[-1.0, 1.0, 0.9]]),
+        "std": np.array([[0.3, 0.3, 0.3]]),
+    }
+    assert responsible(expected, np.array([0.9])).tolist() == [1]
+    assert responsible(expected, np.array([-0.4])).tolist() == [0]
+
+
+def test_gamepad_axes_and_buttons(app):
+    def post(kind: int, **values) -> None:
+        pygame.event.post(pygame.event.Event(kind, instance_id=3, **values))
+
+    post(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTX, value=2000)
+    turns(app)
+    assert not app.session.now.by_human.any()  # inside the dead zone
+    post(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTX, value=-32767)
+    turns(app)
+    assert app.session.now.by_human.tolist() == [True, False, False]
+    assert app.session.now.action[0] == pytest.approx(-1.0, abs=0.01)
+    post(pygame.CONTROLLERDEVICEREMOVED)
+    turns(app)
+    assert not app.session.now.by_human.any()
+    post(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_START)
+    turns(app)
+    assert app.session.paused

@@ -1,0 +1,234 @@
+"""Recordings: exact replay, here and in a fresh process; damaged and foreign files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+
+from player import recording
+from player.commands import Command
+from player.driving import HANDS_OFF, Driver, Hands
+from player.recording import Recorder
+from player.session import Session
+from wm_tf.errors import DamagedFile, UserError
+
+
+def drive(session: Session, steps: int, hands: Hands = HANDS_OFF) -> None:
+    for _ in range(steps):
+        session.tick(hands)
+
+
+def recorded(world, path: Path) -> Session:
+    """A drive with all that a recording must keep: overrides, temperatures, pins, a rewind."""
+    session = Session(world, seed=7)
+    drive(session, 5)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 10, Hands(steer=1.0))
+    session.do(Command.WARMER)
+    drive(session, 10)
+    session.rewinding = True
+    drive(session, 5)
+    session.rewinding = False
+    drive(session, 5, Hands(gas=1.0))
+    session.pin(3, 1.25)
+    drive(session, 5)
+    session.do(Command.FREE_LATENT)
+    drive(session, 5)
+    recording.write(path, recorder.finish(world.task.name, world.digest))
+    return session
+
+
+def replayed(world, path: Path) -> Session:
+    session = Session(world)
+    session.replay(recording.read(path, world.task, world.digest))
+    while session.scripted:
+        session.tick()
+    return session
+
+
+def test_replay_gives_the_same_moments(world, tmp_path):
+    original = recorded(world, tmp_path / "a.jsonl")
+    again = replayed(world, tmp_path / "a.jsonl")
+    moments = original.history.moments[5:]
+    assert len(again.history.moments) == len(moments)
+    for before, after in zip(moments, again.history.moments, strict=True):
+        np.testing.assert_array_equal(before.state.latent, after.state.latent)
+        np.testing.assert_array_equal(before.state.h, after.state.h)
+    for before, after in zip(moments[1:], again.history.moments[1:], strict=True):
+        np.testing.assert_array_equal(before.action, after.action)
+        np.testing.assert_array_equal(before.by_human, after.by_human)
+        assert before.temperature == after.temperature
+
+
+def test_a_recording_written_again_is_the_same_file(world, tmp_path):
+    recorded(world, tmp_path / "a.jsonl")
+    again = replayed(world, tmp_path / "a.jsonl")
+    recording.write(
+        tmp_path / "b.jsonl", recording.of(again.history.moments, world.task.name, world.digest)
+    )
+    first, second = (json.loads((tmp_path / f).read_text().splitlines()[-1])["end"]
+                     for f in ("a.jsonl", "b.jsonl"))  # fmt: skip
+    assert first["latent"] == second["latent"]
+    assert first["steps"] == second["steps"] == 30
+
+
+def test_replay_in_a_fresh_process_ends_in_the_recorded_latent(world, tmp_path):
+    recorded(world, tmp_path / "a.jsonl")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from conftest import build_world
+from player import recording
+from player.session import Session
+world = build_world()
+read = recording.read(Path({str(tmp_path / "a.jsonl")!r}), world.task, world.digest)
+session = Session(world)
+session.replay(read)
+while session.scripted:
+    session.tick()
+assert recording.latent_digest(session.now.state.latent) == read.last_latent
+assert len(read.steps) == 30
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_taking_over_in_a_replay_ends_it(world, tmp_path):
+    recorded(world, tmp_path / "a.jsonl")
+    session = Session(world)
+    session.replay(recording.read(tmp_path / "a.jsonl", world.task, world.digest))
+    drive(session, 4)
+    session.tick(Hands(steer=-1.0))
+    assert not session.scripted
+    assert session.now.by_human.tolist() == [True, False, False]
+
+
+def test_rewinding_a_replay_does_not_disturb_it(world, tmp_path):
+    original = recorded(world, tmp_path / "a.jsonl")
+    session = Session(world)
+    session.replay(recording.read(tmp_path / "a.jsonl", world.task, world.digest))
+    drive(session, 12)
+    session.rewinding = True
+    drive(session, 6)
+    session.rewinding = False
+    while session.scripted:
+        session.tick()
+    np.testing.assert_array_equal(session.now.state.latent, original.now.state.latent)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "line lost"])
+def test_damage_is_found(world, tmp_path, damage):
+    path = tmp_path / "a.jsonl"
+    recorded(world, path)
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    path.write_bytes({
+        "truncated": data[:-40],
+        "flipped": data.replace(b"0.25", b"0.35", 1),
+        "empty": b"",
+        "line lost": b"".join(lines[:3] + lines[4:]),
+    }[damage])  # fmt: skip
+    with pytest.raises(DamagedFile, match=r"a\.jsonl"):
+        recording.read(path, world.task, world.digest)
+
+
+def test_recordings_of_other_models_tasks_and_versions_are_refused(world, fake_world, tmp_path):
+    path = tmp_path / "a.jsonl"
+    recorded(world, path)
+    with pytest.raises(UserError, match="other models"):
+        recording.read(path, world.task, "another digest")
+    with pytest.raises(DamagedFile, match="expected take_cover"):
+        recording.read(path, fake_world(task_name="take_cover").task, world.digest)
+
+
+def test_a_newer_version_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "FORMAT_VERSION", 2)
+    recorded(world, tmp_path / "a.jsonl")
+    monkeypatch.setattr(recording, "FORMAT_VERSION", 1)
+    with pytest.raises(DamagedFile, match="version 2"):
+        recording.read(tmp_path / "a.jsonl", world.task, world.digest)
+
+
+def test_nothing_driven_is_nothing_recorded(world):
+    recorder = Recorder()
+    recorder.begin(Session(world).history)
+    assert recorder.finish("car_racing", world.digest) is None
+    assert not recorder.running
+
+
+def test_recording_survives_a_rewind_to_before_its_beginning(world, tmp_path):
+    session = Session(world, driver=Driver.HUMAN)
+    drive(session, 10)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    session.rewinding = True
+    drive(session, 5)
+    session.rewinding = False
+    drive(session, 8, Hands(steer=1.0))
+    kept = recorder.finish("car_racing", world.digest)
+    assert kept.start.step == 10
+    assert len(kept.steps) == 3
+
+
+def test_the_window_and_the_headless_player_replay_the_same_file(world, tmp_path, monkeypatch):
+    """F2 in the window; the kept file through the command line gives the same return."""
+    from player import app as loop
+    from player import play
+    from player.loading import Loading
+
+    monkeypatch.chdir(tmp_path)
+    loop.open_window("car_racing")
+    exported = []
+    app = loop.App(
+        "car_racing", Loading(lambda: world), lambda w: Session(w, seed=3),
+        limits=loop.Limits(steps=40), real_time=False, export=exported.append,
+    )  # fmt: skip
+    for _ in range(2):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RIGHT, mod=0))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
+    app.session = app._begin(app._loading.result())
+    app.run()
+    pygame.quit()
+    (path,) = (tmp_path / "recordings").glob("*.jsonl")
+    assert [str(p) for p in exported] == [str(path.relative_to(tmp_path))]
+    status = play.main(
+        ["--headless", "--actions", str(path), "--json", "r.json", "--mp4", "film.mp4"],
+        load=lambda models, task: world,
+    )
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (status, report["steps"]) == (0, 40)
+    assert report["return"] == pytest.approx(app.session.now.total)
+    assert _length_of(tmp_path / "film.mp4") == 40
+
+
+def _length_of(film: Path) -> int:
+    import cv2
+
+    video = cv2.VideoCapture(str(film))
+    frames = 0
+    while video.read()[0]:
+        frames += 1
+    video.release()
+    return frames
+
+
+def test_export_is_this_player_without_a_display(tmp_path):
+    from player import options as command_line
+    from player import play
+
+    path = tmp_path / "a.jsonl"
+    command = play.export_command(command_line.Options(task="take_cover"), path)
+    assert command[1:3] == ["-m", "player"]
+    options = command_line.parse(command[3:])
+    assert options.headless
+    assert options.task == "take_cover"
+    assert (options.actions, options.gif) == (path, tmp_path / "a.gif")
+    assert options.mp4 == tmp_path / "a.mp4"

@@ -1,0 +1,65 @@
+"""The model card: generated from the manifest, with a header that machines read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wm_tf.config import get_task
+from wm_tf.serving import card, manifest
+
+SCORE = {
+    "env": "real", "frames": "official", "seed": 7, "episodes": 100, "mean": 684.21, "std": 211.4,
+    "se": 21.1, "min": 12.0, "max": 896.0, "command": "python -m wm_tf evaluate car_racing",
+}  # fmt: skip
+
+
+FILES = ("vision/1/saved_model.pb", "memory/1/saved_model.pb", "controller/1/saved_model.pb")
+
+
+def rendered(files: tuple[str, ...] = FILES, **facts: Any) -> str:
+    environment = {"id": "CarRacing-v3", "version": "1.2.0", "settings": {}}
+    return card.render(
+        manifest.build(get_task("car_racing"), manifest.Facts(environment, **facts)), files
+    )
+
+
+def test_the_header_states_the_real_score_as_hugging_face_reads_it() -> None:
+    text = rendered(scores=[SCORE, {**SCORE, "env": "dream", "mean": 990.0}])
+    start, header, body = text.split("---\n", 2)
+    assert start == ""
+    lines = [line.strip() for line in header.splitlines()]
+    assert "license: mit" in lines
+    assert "- type: mean_reward" in lines
+    assert 'value: "684.2 +/- 211.4"' in lines
+    assert 'name: "CarRacing-v3"' in lines
+    assert "990.0" not in header  # a dream's score is not the environment's
+    assert "990.0 +/- 211.4" in body
+    assert "`python -m wm_tf evaluate car_racing`" in body
+
+
+def test_models_without_scores_claim_none() -> None:
+    text = rendered()
+    assert "model-index" not in text
+    assert "have not been scored" in text
+
+
+def test_images_are_shown_where_they_are_given() -> None:
+    assert "(contact_sheet.png)" in rendered((*FILES, "contact_sheet.png", "unknown.bin"))
+    assert "![" not in rendered()
+
+
+def test_every_signature_and_the_end_rule_are_described() -> None:
+    text = rendered(end=manifest.EndRule("threshold", 0.5, 10.0), training={"what": "60 episodes"})
+    for name in ("encode", "decode", "step", "dream", "act"):
+        assert f"`{name}`" in text
+    assert "`latent` float32 [B, 32]" in text
+    assert "exceeds 0.5" in text
+    assert "divided by 10" in text
+    assert "- what: 60 episodes" in text
+
+
+def test_a_card_of_models_without_a_controller_speaks_of_none() -> None:
+    text = rendered(FILES[:2])
+    assert "C (a linear controller)" in rendered()
+    assert "C (a linear controller)" not in text
+    assert "`act`" not in text

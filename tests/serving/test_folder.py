@@ -1,0 +1,113 @@
+"""A task's folder is replaced as a whole, and described anew without touching its models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from wm_tf import storage
+from wm_tf.errors import DamagedFile, RunFailed
+from wm_tf.serving import folder as folders
+from wm_tf.serving import manifest
+
+SCORE = {
+    "env": "real", "frames": "official", "seed": 1, "episodes": 16, "mean": 500.0, "std": 100.0,
+    "se": 25.0, "min": 300.0, "max": 700.0, "command": "python -m wm_tf evaluate car_racing",
+}  # fmt: skip
+
+
+def write(folder: Path, *names: str) -> None:
+    with folders.replacing(folder) as aside:
+        for name in names:
+            (aside / name).write_text(name)
+
+
+def names_in(folder: Path) -> list[str]:
+    assert list(folder.parent.iterdir()) == [folder]  # nothing else is left behind
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path / "task", "first", "both")
+    assert names_in(tmp_path / "task") == ["both", "first"]
+    write(tmp_path / "task", "second", "both")
+    assert names_in(tmp_path / "task") == ["both", "second"]
+
+
+def test_the_old_content_is_there_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    write(tmp_path / "task", "old")
+    with folders.replacing(tmp_path / "task") as aside:
+        (aside / "new").write_text("")
+        assert [path.name for path in (tmp_path / "task").iterdir()] == ["old"]
+    assert names_in(tmp_path / "task") == ["new"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_old_content(tmp_path: Path, error: BaseException) -> None:
+    write(tmp_path / "task", "old")
+    expected = RunFailed if isinstance(error, OSError) else KeyboardInterrupt
+
+    def fail() -> None:
+        with folders.replacing(tmp_path / "task") as aside:
+            (aside / "half").write_text("")
+            raise error
+
+    with pytest.raises(expected) as caught:
+        fail()
+    assert names_in(tmp_path / "task") == ["old"]
+    if expected is RunFailed:
+        assert str(caught.value) == f"cannot write {tmp_path / 'task'}: No space left on device"
+
+
+def test_a_swap_that_fails_restores_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "task", "old")
+    rename = folders.os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if source.suffix == ".new":
+            raise OSError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(folders.os, "rename", failing)
+    with pytest.raises(RunFailed, match="Permission denied"):
+        write(tmp_path / "task", "new")
+    assert names_in(tmp_path / "task") == ["old"]
+
+
+def test_scores_and_images_are_renewed_and_models_are_not(
+    saved_models: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "saved_models"
+    shutil.copytree(saved_models, models)
+    before = manifest.read_verified(models / "car_racing", "car_racing")
+    folder = folders.renew(
+        models, "car_racing", scores=[SCORE], assets={"contact_sheet.png": b"image"}
+    )
+    after = manifest.read_verified(folder, "car_racing")
+    assert after["scores"] == [SCORE]
+    assert after["training"] == before["training"]
+    changed = {
+        name for name, digest in after["files"].items() if before["files"].get(name) != digest
+    }
+    assert changed == {"README.md", "contact_sheet.png"}
+    card = (folder / "README.md").read_text()
+    assert "500.0 +/- 100.0" in card
+    assert "(contact_sheet.png)" in card
+    folders.renew(models, "car_racing", training={"what": "more"})
+    last = manifest.read_verified(folder, "car_racing")
+    assert (last["scores"], last["training"]) == ([SCORE], {"what": "more"})
+    assert "(contact_sheet.png)" in (folder / "README.md").read_text()
+
+
+def test_damaged_models_are_not_described_anew(saved_models: Path, tmp_path: Path) -> None:
+    models = tmp_path / "saved_models"
+    shutil.copytree(saved_models, models)
+    (models / "car_racing" / "golden.npz").write_bytes(b"")
+    digest = storage.sha256(models / "car_racing" / "manifest.json")
+    with pytest.raises(DamagedFile, match=r"golden\.npz: damaged"):
+        folders.renew(models, "car_racing", scores=[])
+    assert storage.sha256(models / "car_racing" / "manifest.json") == digest

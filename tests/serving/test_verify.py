@@ -1,0 +1,93 @@
+"""verify: says nothing of sound models and what is wrong with others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wm_tf import storage
+from wm_tf.config import get_task
+from wm_tf.errors import UserError
+from wm_tf.serving import golden, manifest
+from wm_tf.serving.verify import info, tasks_in, verify
+
+
+@pytest.fixture
+def copied(saved_models: Path, tmp_path: Path) -> Path:
+    shutil.copytree(saved_models, tmp_path / "saved_models")
+    return tmp_path / "saved_models"
+
+
+def resigned(models: Path) -> None:
+    """Writes the manifest again for files that were changed on purpose."""
+    path = models / "car_racing" / manifest.FILE_NAME
+    files = manifest.checksums(models / "car_racing")
+    storage.write_json(path, {**storage.read_json(path), "files": files})
+
+
+def test_sound_models_have_no_findings(saved_models: Path) -> None:
+    assert tasks_in(saved_models) == ["car_racing"]
+    assert verify(saved_models, "car_racing") == []
+
+
+def test_every_damaged_missing_and_additional_file_is_named(copied: Path) -> None:
+    folder = copied / "car_racing"
+    (folder / "README.md").write_text("other")
+    (folder / "golden.npz").unlink()
+    (folder / "notes.txt").write_text("mine")
+    findings = verify(copied, "car_racing")
+    assert [finding.split(":")[0] for finding in findings] == [
+        str(folder / name) for name in ("README.md", "golden.npz", "notes.txt")
+    ]
+    assert "damaged" in findings[0]
+    assert "no such file" in findings[1]
+    assert "not listed" in findings[2]
+
+
+def test_a_manifest_that_cannot_be_used_is_the_finding(copied: Path) -> None:
+    (copied / "car_racing" / "manifest.json").write_text("{}")
+    assert ["damaged" in finding for finding in verify(copied, "car_racing")] == [True]
+
+
+def test_other_numbers_than_the_golden_ones_are_found(copied: Path) -> None:
+    folder = copied / "car_racing"
+    arrays, _ = storage.read_npz(folder / golden.FILE_NAME)
+    arrays["memory.step.outputs.reward"] = arrays["memory.step.outputs.reward"] + 0.01
+    storage.write_npz(folder / golden.FILE_NAME, arrays)
+    resigned(copied)
+    (finding,) = verify(copied, "car_racing")
+    assert "memory: step: output reward: not the golden one" in finding
+    assert "0.01" in finding
+
+
+def test_values_that_are_not_finite_are_found(tmp_path: Path, keras_models: dict[str, Any]) -> None:
+    from wm_tf.models import Memory
+    from wm_tf.serving.export import export
+
+    task = get_task("car_racing")
+    broken = Memory(task.latent_size, task.action_size, task.hidden_size)
+    weights = broken.get_weights()
+    weights[-1][-1] = np.nan  # the end head's bias
+    broken.set_weights(weights)
+    models = {**keras_models, "memory": broken, "controller": None}
+    export(tmp_path / task.name, task, **models, facts=manifest.Facts({}))
+    findings = verify(tmp_path, task.name)
+    assert any("step: output done_logit: values that are not finite" in line for line in findings)
+    assert any("dream: output done_probability" in line for line in findings)
+    assert not any("vision" in line for line in findings)
+
+
+def test_info_tells_what_is_there(saved_models: Path) -> None:
+    facts = info(saved_models, "car_racing")
+    assert facts["models"]["memory"] == ["step", "dream"]
+    assert facts["environment"]["id"] == "CarRacing-v3"
+    assert facts["bytes"] > 17_000_000  # V alone has 4.3 million float32 weights
+
+
+def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no models; expected a folder with car_racing or"):
+        tasks_in(tmp_path)

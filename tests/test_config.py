@@ -1,0 +1,125 @@
+"""Sizes of the contract, presets of the paper."""
+
+import dataclasses
+import json
+from typing import get_args
+
+import pytest
+
+from wm_tf.config import TASKS, Config, PresetName, Stages, get_task, preset, to_dict
+from wm_tf.errors import UserError
+
+PRESETS = [(task, name) for task in TASKS for name in get_args(PresetName)]
+every_preset = pytest.mark.parametrize(("task", "name"), PRESETS)
+
+
+def stages(config: Config) -> list[Stages]:
+    return [config.round(index) for index in range(config.iterations)]
+
+
+@pytest.mark.parametrize(
+    ("task", "latent", "hidden", "action", "inputs", "parameters"),
+    [
+        # Ha & Schmidhuber 2018, appendix: 867 and 1,088 parameters of C.
+        ("car_racing", 32, 256, 3, 288, 867),
+        ("take_cover", 64, 512, 1, 1088, 1088),
+    ],
+)
+def test_sizes_of_the_paper(task, latent, hidden, action, inputs, parameters):
+    found = get_task(task)
+    assert (found.latent_size, found.hidden_size, found.mixtures) == (latent, hidden, 5)
+    assert found.action_size == action
+    assert found.controller_inputs == inputs
+    assert found.controller_parameters == parameters
+
+
+def test_environments_of_the_contract():
+    ids = {task.name: (task.environment, task.dream) for task in TASKS.values()}
+    assert ids == {
+        "car_racing": ("wm_tf/CarRacing-v0", "wm_tf/CarRacingDream-v0"),
+        "take_cover": ("wm_tf/TakeCover-v0", "wm_tf/TakeCoverDream-v0"),
+    }
+    assert TASKS["take_cover"].max_steps == 2100
+    assert get_task("car_racing").squash == ("tanh", "unit", "brake")
+
+
+def test_numbers_of_the_paper():
+    car, doom = preset("car_racing", "paper"), preset("take_cover", "paper")
+    assert car.first.collect.episodes == doom.first.collect.episodes == 10_000
+    assert car.iterations == doom.iterations == 1
+    assert (car.first.vision.epochs, doom.first.vision.epochs) == (10, 1)
+    assert (car.first.memory.sequence_length, doom.first.memory.sequence_length) == (999, 500)
+    for config in (car, doom):
+        assert (config.first.memory.epochs, config.first.memory.batch_size) == (20, 100)
+        assert (config.first.vision.learning_rate, config.first.vision.batch_size) == (1e-4, 100)
+        assert (config.first.memory.learning_rate, config.first.memory.gradient_clip) == (1e-3, 1)
+        assert config.first.controller.population == 64
+        assert config.first.controller.rollouts == 16
+    assert (car.first.controller.generations, doom.first.controller.generations) == (1800, 200)
+    assert doom.first.controller.temperature == 1.15
+
+
+@every_preset
+def test_presets_say_what_they_are(task, name):
+    config = preset(task, name, seed=77)
+    assert (config.task, config.preset, config.seed) == (TASKS[task], name, 77)
+    assert config.iterations >= 1
+
+
+@every_preset
+def test_presets_can_be_run(task, name):
+    for index, stage in enumerate(stages(preset(task, name))):
+        assert stage.collect.episodes > 0
+        assert stage.collect.policy == ("random" if index == 0 else "controller")
+        assert stage.memory.epochs > 0 and stage.controller.generations > 0
+        assert stage.controller.population > 1 and stage.controller.rollouts > 0
+        assert 0 < stage.controller.horizon <= TASKS[task].max_steps
+        assert stage.controller.temperature > 0 and stage.controller.sigma > 0
+    assert preset(task, name).first.vision.epochs > 0
+
+
+@every_preset
+def test_a_first_round_and_later_ones(task, name):
+    config = preset(task, name)
+    assert config.round(0) is config.first
+    assert config.round(1) is config.later and config.round(9) is config.later
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_smoke_shrinks_amounts_not_models(task):
+    smoke, paper = preset(task, "smoke"), preset(task, "paper")
+    assert smoke.task == paper.task
+    assert smoke.first.collect.episodes <= 10
+    assert smoke.first.controller.generations <= 5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: get_task("cartpole"), "unknown task 'cartpole'.*car_racing, take_cover"),
+        (lambda: preset("cartpole", "paper"), "unknown task 'cartpole'"),
+        (lambda: preset("car_racing", "huge"), "unknown preset 'huge'.*paper, desktop, smoke"),
+    ],
+)
+def test_unknown_names_are_refused_with_those_that_are_known(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+@every_preset
+def test_configs_cannot_be_changed(task, name):
+    config = preset(task, name)
+    for part in (config, config.task, config.first, config.first.collect, config.later.controller):
+        first = dataclasses.fields(part)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, first, None)
+
+
+@every_preset
+def test_a_config_is_plain_json(task, name):
+    config = preset(task, name, seed=3)
+    plain = json.loads(json.dumps(to_dict(config)))
+    assert plain["seed"] == 3
+    assert plain["task"]["name"] == task
+    assert plain["first"]["controller"]["population"] == config.first.controller.population
+    assert plain["later"]["memory"]["dropout"] == config.later.memory.dropout

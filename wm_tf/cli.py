@@ -1,0 +1,295 @@
+"""The commands: `python -m wm_tf COMMAND TASK [flags]`.
+
+Each command is a dataclass; tyro makes its flags. The hyper-parameters' defaults are those of the
+preset and round that the command line names, so these two are read first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from wm_tf.config import (
+    TASKS,
+    CollectConfig,
+    ControllerConfig,
+    MemoryConfig,
+    PresetName,
+    Stages,
+    VisionConfig,
+    preset,
+)
+from wm_tf.errors import RunFailed, UserError
+from wm_tf.execution import LocalExecutor
+
+CHUNK_TIMEOUT = 1800.0
+"""Seconds after which a chunk's worker is taken for hung."""
+
+TaskName = tyro.conf.Positional[str]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What every training command takes."""
+
+    task: TaskName
+    """car_racing or take_cover."""
+    run: Path | None = None
+    """Folder of the run (default: runs/TASK)."""
+    preset: PresetName = "desktop"
+    """Where the defaults of the hyper-parameters come from."""
+    seed: int = 1
+    """Of everything random in the run."""
+
+    def open(self) -> Any:
+        from wm_tf.run import Run
+
+        folder = self.run or Path("runs") / self.task
+        return Run.open(folder, preset(self.task, self.preset, self.seed))
+
+
+@dataclass(frozen=True)
+class _Stage(_Training):
+    round: int = 0
+    """Round of the iterated procedure, counted from 0."""
+
+
+@dataclass(frozen=True)
+class Collect(_Stage):
+    """Gather episodes in the real environment."""
+
+    workers: int = 2
+    """Processes."""
+    hyper: tyro.conf.OmitArgPrefixes[CollectConfig] = field(default_factory=CollectConfig)
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        with _executor(self.workers) as executor:
+            print(pipeline.collect_round(self.open(), executor, self.round, self.hyper))
+
+
+@dataclass(frozen=True)
+class TrainVision(_Stage):
+    """Train V on the episodes."""
+
+    hyper: tyro.conf.OmitArgPrefixes[VisionConfig] = field(default_factory=VisionConfig)
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        print(pipeline.vision_round(self.open(), self.round, self.hyper))
+
+
+@dataclass(frozen=True)
+class Encode(_Stage):
+    """Encode the episodes' frames with V."""
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        print(f"{len(pipeline.encode_rounds(self.open(), self.round))} episodes are encoded")
+
+
+@dataclass(frozen=True)
+class TrainMemory(_Stage):
+    """Train M on the encoded episodes, and export V and M."""
+
+    hyper: tyro.conf.OmitArgPrefixes[MemoryConfig] = field(default_factory=MemoryConfig)
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        run = self.open()
+        print(pipeline.memory_round(run, self.round, self.hyper))
+        pipeline.export_round(run, self.round, pipeline.last_parameters(run, self.round, "dream"))
+
+
+@dataclass(frozen=True)
+class TrainController(_Stage):
+    """Evolve C by CMA-ES, in the dream or in the real environment."""
+
+    env: Literal["dream", "real"] = "dream"
+    """Where the fitness comes from."""
+    init: Path | None = None
+    """Models whose controller to begin with (default: the run's last controller, or zeros)."""
+    workers: int = 2
+    """Processes that play real rollouts."""
+    hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        run = self.open()
+        initial = None if self.init is None else pipeline.controller_of(self.init, self.task)
+        with _executor(self.workers) as executor:
+            pipeline.controller_round(
+                run, executor, self.round, self.hyper, env=self.env, initial=initial
+            )
+        pipeline.export_round(run, self.round, pipeline.best_of_round(run, self.round).parameters)
+
+
+@dataclass(frozen=True)
+class Export(_Training):
+    """Publish the run's best models as SavedModels with manifest and model card."""
+
+    out: Path = Path("saved_models")
+    """Folder that holds the task's folder."""
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        print(pipeline.publish(self.open(), self.out))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a controller on fresh seeds."""
+
+    task: TaskName
+    """car_racing or take_cover."""
+    env: Literal["real", "dream"] = "real"
+    """Where to play."""
+    episodes: int = 100
+    """How many."""
+    seed: int = 0
+    """Of the episodes."""
+    models: Path = Path("saved_models")
+    """Folder that holds the task's models."""
+    frames: Literal["official", "fast"] = "official"
+    """How car_racing is drawn: by gymnasium, or by the fast renderer."""
+    policy: Literal["controller", "random"] = "controller"
+    """Who plays."""
+    workers: int = 2
+    """Processes that play real episodes."""
+    json: Path | None = None
+    """Where to write the result."""
+
+    def __call__(self) -> None:
+        from wm_tf.evaluate import evaluate, print_result, write_json
+
+        with _executor(self.workers) as executor:
+            result = evaluate(
+                executor,
+                self.task,
+                self.models,
+                env=self.env,
+                episodes=self.episodes,
+                seed=self.seed,
+                frames=self.frames,
+                random=self.policy == "random",
+            )
+        print_result(result)
+        if self.json is not None:
+            write_json(self.json, result)
+
+
+@dataclass(frozen=True)
+class Reproduce(_Training):
+    """Run the whole procedure: collect, V, M, C, again and again."""
+
+    iterations: int | None = None
+    """Rounds (default: the preset's)."""
+    workers: int = 2
+    """Processes that play."""
+
+    def __call__(self) -> None:
+        from wm_tf import pipeline
+
+        with _executor(self.workers) as executor:
+            pipeline.reproduce(self.open(), executor, self.iterations)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "collect": Collect,
+    "train-vision": TrainVision,
+    "encode": Encode,
+    "train-memory": TrainMemory,
+    "train-controller": TrainController,
+    "export": Export,
+    "evaluate": Evaluate,
+    "reproduce": Reproduce,
+}
+
+_HYPER: dict[str, str] = {
+    "collect": "collect",
+    "train-vision": "vision",
+    "train-memory": "memory",
+    "train-controller": "controller",
+}
+"""Which hyper-parameters of a round a command takes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status.
+
+    0: done; 1: could not be finished; 2: input that cannot be used; 130: Ctrl-C.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        _parse(list(sys.argv[1:] if arguments is None else arguments))()
+    except UserError as error:
+        print(f"wm_tf: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"wm_tf: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("wm_tf: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str]) -> Callable[[], None]:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_usage())
+        raise SystemExit(0)
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")
+    defaults: dict[str, Any] = {"task": tyro.MISSING}
+    if name in _HYPER:
+        defaults["hyper"] = getattr(_round(arguments[1:]), _HYPER[name])
+    parsed: Callable[[], None] = tyro.cli(
+        COMMANDS[name],
+        args=arguments[1:],
+        prog=f"python -m wm_tf {name}",
+        default=COMMANDS[name](**defaults),
+    )
+    return parsed
+
+
+def _round(arguments: list[str]) -> Stages:
+    """The hyper-parameters of the preset and round that a command line names."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("task", nargs="?", default=next(iter(TASKS)))
+    parser.add_argument("--preset", default="desktop")
+    parser.add_argument("--round", type=int, default=0)
+    try:
+        known, _ = parser.parse_known_args(arguments)
+        return preset(known.task, known.preset).round(known.round)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _executor(workers: int) -> Iterator[LocalExecutor]:
+    if workers < 1:
+        raise UserError(f"--workers: expected at least 1, got {workers}")
+    with LocalExecutor(workers, timeout=CHUNK_TIMEOUT) as executor:
+        yield executor
+
+
+def _usage() -> str:
+    lines = ["usage: python -m wm_tf COMMAND TASK [flags]", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:18}{(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "python -m wm_tf COMMAND --help lists a command's flags."])

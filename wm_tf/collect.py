@@ -1,0 +1,95 @@
+"""Gathers episodes in the real environment, in parallel, one file each.
+
+Episode i of a round depends on the run's seed, the round and i alone. The episodes that are there already
+are kept, so that the same command, typed again after an interruption, goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from wm_tf import agent
+from wm_tf.config import CollectConfig, Task
+from wm_tf.data.episodes import episode_path
+from wm_tf.execution import run_chunks
+from wm_tf.progress import Progress
+from wm_tf.seeding import Purpose
+
+EPISODES_PER_CHUNK = 4
+"""Few, because a worker holds the frames of a whole chunk in memory."""
+
+
+def collect(
+    executor: Executor,
+    task: Task,
+    folder: Path,
+    config: CollectConfig,
+    *,
+    seed: int,
+    round_index: int = 0,
+    models: agent.ModelsAt | None = None,
+) -> list[agent.Outcome]:
+    """Plays a round's episodes and writes those that are missing.
+
+    Args:
+      executor: runs the chunks.
+      task: what to play.
+      folder: where the episodes are written.
+      config: how many, and how a controller's actions are disturbed.
+      seed: of the run.
+      round_index: of the round, counted from 0.
+      models: whose controller plays; None: the task's random policy.
+
+    Returns:
+      What the newly played episodes gave, in the order of completion.
+    """
+    missing = [
+        _rollout(folder, (round_index, index), seed, config, models is not None)
+        for index in range(config.episodes)
+        if not episode_path(folder, index).exists()
+    ]
+    work = agent.chunks(
+        missing,
+        EPISODES_PER_CHUNK,
+        task=task.name,
+        max_steps=task.max_steps,
+        models=models,
+        patience=config.patience,
+    )
+    return _play(executor, work, config.episodes)
+
+
+def _rollout(
+    folder: Path, key: tuple[int, int], seed: int, config: CollectConfig, controlled: bool
+) -> agent.Rollout:
+    index = key[1]
+    # Every whole step of index * fraction is a quiet episode: spread evenly, whatever the number.
+    quiet = int((index + 1) * config.quiet_fraction) > int(index * config.quiet_fraction)
+    return agent.Rollout(
+        seed=seed,
+        key=(int(Purpose.COLLECTION), *key),
+        noise=config.noise if controlled and not quiet else 0.0,
+        record=episode_path(folder, index),
+    )
+
+
+def _play(
+    executor: Executor, work: Sequence[agent.Chunk], episodes: int
+) -> list[agent.Outcome]:
+    outcomes: list[agent.Outcome] = []
+    steps = 0
+    start = time.monotonic()
+    done = episodes - sum(len(chunk.rollouts) for chunk in work)
+    with Progress("collect", episodes, "episodes", done=done) as progress:
+        for _, results in run_chunks(executor, agent.play, work, describe=str):
+            outcomes += results
+            steps += sum(outcome.steps for outcome in results)
+            progress.advance(
+                len(results),
+                steps_per_second=steps / (time.monotonic() - start),
+                mean_return=sum(outcome.total for outcome in outcomes) / len(outcomes),
+            )
+    return outcomes

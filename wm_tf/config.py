@@ -1,0 +1,295 @@
+"""Every hyper-parameter of the project, declared once.
+
+A `Task` holds what cannot be chosen (the sizes of the paper's models for it); a `Config` holds what
+can, as one frozen dataclass per stage. `preset(task, name)` builds the three presets:
+
+* ``paper``: the paper's own numbers.
+* ``desktop``: what reaches good scores on two cores in an afternoon (see RESULTS.md).
+* ``smoke``: the same models on a few minutes' worth of data and steps, to try the pipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from wm_tf.errors import UserError
+
+FRAME_SIZE = 64
+"""Height and width of the frames that V sees."""
+
+Squash = Literal["tanh", "unit", "brake"]
+"""From an unbounded value x to an action: tanh(x), (tanh(x) + 1) / 2 or clip(tanh(x), 0, 1)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is fixed about a task: its environment and the sizes of the paper's models for it."""
+
+    name: str
+    environment: str  # gymnasium id of the real environment
+    dream: str  # gymnasium id of the dream
+    latent_size: int  # Z
+    hidden_size: int  # H
+    squash: tuple[Squash, ...]  # one per action component, in the controller
+    controller_reads_cell: bool  # C reads [z, h, c] instead of [z, h]
+    controller_has_bias: bool
+    max_steps: int  # time limit of the real environment
+    steps_per_second: int
+    later_starts: bool  # dreams also begin in the middle of real episodes
+    mixtures: int = 5  # K, Gaussians per latent dimension
+
+    @property
+    def action_size(self) -> int:
+        return len(self.squash)
+
+    @property
+    def controller_inputs(self) -> int:
+        return self.latent_size + self.hidden_size * (2 if self.controller_reads_cell else 1)
+
+    @property
+    def controller_parameters(self) -> int:
+        return self.action_size * (self.controller_inputs + int(self.controller_has_bias))
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="car_racing",
+            environment="wm_tf/CarRacing-v0",
+            dream="wm_tf/CarRacingDream-v0",
+            latent_size=32,
+            hidden_size=256,
+            squash=("tanh", "unit", "brake"),
+            controller_reads_cell=False,
+            controller_has_bias=True,
+            max_steps=1000,
+            steps_per_second=50,
+            later_starts=True,
+        ),
+        Task(
+            name="take_cover",
+            environment="wm_tf/TakeCover-v0",
+            dream="wm_tf/TakeCoverDream-v0",
+            latent_size=64,
+            hidden_size=512,
+            squash=("tanh",),
+            controller_reads_cell=True,
+            controller_has_bias=False,
+            max_steps=2100,
+            steps_per_second=35,
+            later_starts=False,
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; raises UserError for an unknown one."""
+    if name not in TASKS:
+        raise UserError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """How episodes are gathered in the real environment."""
+
+    episodes: int = 160
+    """Episodes to add."""
+    policy: Literal["random", "controller"] = "random"
+    """Who acts: the task's random policy, or the controller of the run's exports."""
+    noise: float = 0.3
+    """Standard deviation of the smooth noise added to a controller's actions."""
+    quiet_fraction: float = 0.5
+    """Share of a controller's episodes that are driven without noise."""
+    patience: int = 0
+    """An episode is cut after so many steps without a positive reward (0: never)."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Training of V, the variational autoencoder."""
+
+    epochs: int = 1
+    """Passes over the training episodes."""
+    frame_stride: int = 1
+    """Train on every n-th frame (neighbouring frames hardly differ); the offset changes by epoch."""
+    batch_size: int = 100
+    learning_rate: float = 1e-4
+    kl_tolerance: float = 0.5
+    """The KL divergence of a frame is not pushed below this value times the latent size."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains by it."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Training of M, the mixture-density LSTM."""
+
+    epochs: int = 20
+    """Passes over the training episodes."""
+    sequence_length: int = 100
+    """Steps of back-propagation through time."""
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    gradient_clip: float = 1.0
+    """Gradients are clipped to this norm."""
+    dropout: float = 0.05
+    """Share of the LSTM's outputs hidden from the heads, one mask per sequence."""
+    reward_weight: float = 1.0
+    done_weight: float = 1.0
+    done_positive_weight: float = 10.0
+    """Weight of the steps that end an episode in the end head's loss."""
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """Evolution of C by CMA-ES."""
+
+    generations: int = 30
+    population: int = 64
+    rollouts: int = 8
+    """Rollouts per candidate; its fitness is their mean return."""
+    sigma: float = 0.1
+    """Initial standard deviation of the parameters."""
+    horizon: int = 1000
+    """Steps of a rollout at most."""
+    temperature: float = 1.0
+    """Temperature of the dream."""
+    dropout: float = 0.05
+    """M's dropout in the dream: one mask per rollout."""
+    patience: int = 0
+    """Real rollouts end after so many steps without a positive reward (0: never)."""
+    selection_interval: int = 5
+    """The distribution's mean is scored in the real environment every so many generations."""
+    selection_episodes: int = 16
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The hyper-parameters of one round: collect, V, M, C."""
+
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run: a first round from nothing, then rounds that collect with the last controller."""
+
+    task: Task
+    preset: str
+    seed: int
+    iterations: int
+    first: Stages
+    later: Stages
+
+    def round(self, index: int) -> Stages:
+        """The hyper-parameters of round `index`, counted from 0."""
+        return self.first if index == 0 else self.later
+
+
+PresetName = Literal["paper", "desktop", "smoke"]
+
+
+def preset(task: str, name: str, seed: int = 1) -> Config:
+    """The preset of that name for a task.
+
+    Raises:
+      UserError: unknown task or preset.
+    """
+    if name not in get_args(PresetName):
+        accepted = ", ".join(get_args(PresetName))
+        raise UserError(f"unknown preset {name!r}: expected one of {accepted}")
+    iterations, first, later = _STAGES[get_task(task).name, name]
+    return Config(get_task(task), name, seed, iterations, first, later)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def _round(
+    collect: CollectConfig, vision: VisionConfig, memory: MemoryConfig, controller: ControllerConfig
+) -> Stages:
+    return Stages(collect, vision, memory, controller)
+
+
+_SMOKE = _round(
+    CollectConfig(episodes=6),
+    VisionConfig(epochs=1, frame_stride=4),
+    MemoryConfig(epochs=2),
+    ControllerConfig(
+        generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2
+    ),
+)
+_SMOKE_LATER = dataclasses.replace(
+    _SMOKE, collect=CollectConfig(episodes=4, policy="controller")
+)
+
+_STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages]] = {
+    ("car_racing", "paper"): (
+        1,
+        _round(
+            CollectConfig(episodes=10_000),
+            VisionConfig(epochs=10),
+            MemoryConfig(epochs=20, sequence_length=999, batch_size=100, dropout=0.0),
+            ControllerConfig(generations=1800, population=64, rollouts=16, dropout=0.0),
+        ),
+        Stages(),
+    ),
+    ("car_racing", "desktop"): (
+        6,
+        _round(
+            CollectConfig(episodes=500, patience=100),
+            VisionConfig(epochs=2, frame_stride=2),
+            MemoryConfig(epochs=20),
+            ControllerConfig(generations=30, horizon=500),
+        ),
+        _round(
+            CollectConfig(episodes=32, policy="controller", patience=200),
+            VisionConfig(epochs=0),
+            MemoryConfig(epochs=4),
+            ControllerConfig(generations=15, sigma=0.12, horizon=500),
+        ),
+    ),
+    ("car_racing", "smoke"): (2, _SMOKE, _SMOKE_LATER),
+    ("take_cover", "paper"): (
+        1,
+        _round(
+            CollectConfig(episodes=10_000),
+            VisionConfig(epochs=1),
+            MemoryConfig(epochs=20, sequence_length=500, batch_size=100, dropout=0.0),
+            ControllerConfig(
+                generations=200, population=64, rollouts=16, horizon=2100, temperature=1.15,
+                dropout=0.0,
+            ),
+        ),
+        Stages(),
+    ),
+    ("take_cover", "desktop"): (
+        4,
+        _round(
+            CollectConfig(episodes=1000),
+            VisionConfig(epochs=1, frame_stride=3),
+            MemoryConfig(epochs=6),
+            ControllerConfig(generations=60, rollouts=16, horizon=2100, temperature=1.15),
+        ),
+        _round(
+            CollectConfig(episodes=200, policy="controller"),
+            VisionConfig(epochs=0),
+            MemoryConfig(epochs=2),
+            ControllerConfig(
+                generations=30, rollouts=16, sigma=0.05, horizon=2100, temperature=1.15
+            ),
+        ),
+    ),
+    ("take_cover", "smoke"): (2, _SMOKE, _SMOKE_LATER),
+}

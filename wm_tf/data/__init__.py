@@ -1,0 +1,1 @@
+"""Episodes on disk, and training batches streamed from them."""

@@ -1,0 +1,119 @@
+"""Episodes on disk: one compressed, self-checking file each.
+
+An episode of T actions holds T + 1 frames: frame t is what was seen before action t. `terminated`
+and `truncated` are kept apart: only the first is an end that M learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_tf import storage
+from wm_tf.config import FRAME_SIZE, Task
+from wm_tf.errors import DamagedFile, UserError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened in one episode of a real environment."""
+
+    frames: np.ndarray  # uint8 [T + 1, 64, 64, 3], RGB
+    actions: np.ndarray  # float32 [T, A]
+    rewards: np.ndarray  # float32 [T]; rewards[t] follows actions[t]
+    terminated: bool
+    truncated: bool
+    last_frame_repeated: bool  # the environment gave no frame after the last action
+    seed: int
+    policy: str
+
+    @property
+    def steps(self) -> int:
+        return len(self.actions)
+
+
+def episode_path(folder: Path, index: int) -> Path:
+    """Where episode `index` of a folder is."""
+    return folder / f"episode-{index:06d}.npz"
+
+
+def episode_paths(folder: Path) -> list[Path]:
+    """The episodes of a folder, in order.
+
+    Raises:
+      UserError: there are none.
+    """
+    paths = sorted(folder.glob("episode-*.npz"))
+    if not paths:
+        raise UserError(f"{folder}: holds no episodes (expected episode-000000.npz and so on)")
+    return paths
+
+
+def write_episode(path: Path, episode: Episode, task: Task) -> None:
+    """Writes an episode, whole or not at all."""
+    metadata = {
+        "kind": "episode",
+        "format_version": FORMAT_VERSION,
+        "task": task.name,
+        "terminated": episode.terminated,
+        "truncated": episode.truncated,
+        "last_frame_repeated": episode.last_frame_repeated,
+        "seed": episode.seed,
+        "policy": episode.policy,
+    }
+    arrays = {
+        "frames": episode.frames,
+        "actions": episode.actions.astype(np.float32),
+        "rewards": episode.rewards.astype(np.float32),
+    }
+    storage.write_npz(path, arrays, metadata)
+
+
+def read_episode(path: Path, task: Task) -> Episode:
+    """Reads what `write_episode` wrote.
+
+    Raises:
+      DamagedFile: the file is missing, damaged, of another task or of another format version.
+    """
+    arrays, metadata = storage.read_npz(path)
+    check_metadata(path, metadata, "episode", FORMAT_VERSION, task)
+    episode = Episode(
+        **arrays,
+        **{
+            name: metadata[name]
+            for name in ("terminated", "truncated", "last_frame_repeated", "seed", "policy")
+        },
+    )
+    steps = len(episode.rewards)
+    expected = {
+        "frames": (steps + 1, FRAME_SIZE, FRAME_SIZE, 3),
+        "actions": (steps, task.action_size),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise DamagedFile(f"{path}: {name}: expected {shape}, got {arrays[name].shape}")
+    return episode
+
+
+def read_all(
+    paths: Iterable[Path], task: Task, skip_corrupt: bool = False
+) -> Iterator[tuple[Path, Episode]]:
+    """Reads episodes one after the other; damaged ones are left out if `skip_corrupt`."""
+    for path in paths:
+        try:
+            yield path, read_episode(path, task)
+        except DamagedFile:
+            if not skip_corrupt:
+                raise
+
+
+def check_metadata(path: Path, metadata: dict, kind: str, version: int, task: Task) -> None:
+    """Raises DamagedFile if a file is not of this kind, format version and task."""
+    for key, expected in (("kind", kind), ("format_version", version), ("task", task.name)):
+        if metadata.get(key) != expected:
+            raise DamagedFile(f"{path}: {key}: expected {expected!r}, got {metadata.get(key)!r}")

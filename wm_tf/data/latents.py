@@ -1,0 +1,68 @@
+"""Episodes as V sees them: each frame's latent distribution, beside the actions and rewards.
+
+The moments are kept rather than a sample, so that training draws z anew for every batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_tf import storage
+from wm_tf.config import Task
+from wm_tf.data.episodes import Episode, check_metadata
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LatentEpisode:
+    """An episode of T actions in latent space."""
+
+    mean: np.ndarray  # float32 [T + 1, Z]
+    log_variance: np.ndarray  # float32 [T + 1, Z]
+    actions: np.ndarray  # float32 [T, A]
+    rewards: np.ndarray  # float32 [T]
+    terminated: bool
+    last_frame_repeated: bool
+    vision: str  # checksum of the weights of V that encoded it
+
+    @property
+    def steps(self) -> int:
+        return len(self.actions)
+
+
+def from_episode(
+    episode: Episode, mean: np.ndarray, log_variance: np.ndarray, vision: str
+) -> LatentEpisode:
+    """Puts the moments of an episode's frames in their place."""
+    return LatentEpisode(
+        mean, log_variance, episode.actions, episode.rewards, episode.terminated,
+        episode.last_frame_repeated, vision,
+    )  # fmt: skip
+
+
+def write_latents(path: Path, episode: LatentEpisode, task: Task) -> None:
+    """Writes an encoded episode, whole or not at all."""
+    metadata = {
+        "kind": "latents",
+        "format_version": FORMAT_VERSION,
+        "task": task.name,
+        "terminated": episode.terminated,
+        "last_frame_repeated": episode.last_frame_repeated,
+        "vision": episode.vision,
+    }
+    arrays = {
+        name: getattr(episode, name) for name in ("mean", "log_variance", "actions", "rewards")
+    }
+    storage.write_npz(path, arrays, metadata, compress=False)
+
+
+def read_latents(path: Path, task: Task) -> LatentEpisode:
+    """Reads what `write_latents` wrote; raises DamagedFile like `read_episode`."""
+    arrays, metadata = storage.read_npz(path)
+    check_metadata(path, metadata, "latents", FORMAT_VERSION, task)
+    facts = {name: metadata[name] for name in ("terminated", "last_frame_repeated", "vision")}
+    return LatentEpisode(**arrays, **facts)

@@ -1,0 +1,126 @@
+"""The fitness of candidates: their mean return over rollouts that all of them share.
+
+Rollout r of generation g draws its random numbers from (run seed, FITNESS, g, r) whoever the
+candidate is, so that candidates are compared on the same dreams or the same tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from wm_tf import agent, seeding
+from wm_tf.config import ControllerConfig, Task
+from wm_tf.dream.population import PopulationRollout, Starts
+from wm_tf.execution import map_chunks
+from wm_tf.seeding import Purpose
+from wm_tf.serving.initial import InitialLatents
+
+
+class Fitness(NamedTuple):
+    """What a generation reached."""
+
+    returns: np.ndarray  # [P], mean over the rollouts
+    steps: int  # in all rollouts together
+
+
+FitnessFunction = Callable[[np.ndarray, int], Fitness]
+"""(candidates [P, N], generation) to their fitness."""
+
+
+@dataclass(frozen=True)
+class DreamFitness:
+    """Rolls a whole generation out in the dream, in one compiled call."""
+
+    task: Task
+    rollout: PopulationRollout
+    starts: InitialLatents
+    config: ControllerConfig
+    seed: int
+
+    def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
+        stream = seeding.sequence(self.seed, Purpose.FITNESS, generation)
+        generator = np.random.default_rng(stream)
+        start = self.starts.sample(generator, self.config.rollouts, self.task.hidden_size)
+        result = self.rollout(
+            candidates,
+            Starts(*start),
+            seed=seeding.environment_seed(stream),
+            horizon=self.config.horizon,
+            temperature=self.config.temperature,
+            dropout=self.config.dropout,
+        )
+        # Summed in float64: the candidates' order must not depend on rounding.
+        returns = result.returns.astype(np.float64).mean(axis=1)
+        return Fitness(returns, int(result.lengths.sum()))
+
+
+@dataclass(frozen=True)
+class RealFitness:
+    """Plays the candidates in the real environment, in chunks handed to an executor."""
+
+    executor: Executor
+    task: Task
+    models: agent.ModelsAt
+    config: ControllerConfig
+    seed: int
+    purpose: Purpose = Purpose.FITNESS
+
+    def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
+        rollouts = self.config.rollouts
+        work = [
+            agent.Rollout(
+                self.seed,
+                (int(self.purpose), generation, rollout),
+                candidate.astype(np.float32),
+            )
+            for candidate in candidates
+            for rollout in range(rollouts)
+        ]
+        outcomes = play_all(
+            self.executor,
+            work,
+            task=self.task.name,
+            max_steps=min(self.config.horizon, self.task.max_steps),
+            models=self.models,
+            patience=self.config.patience,
+        )
+        totals = np.array([outcome.total for outcome in outcomes])
+        steps = sum(outcome.steps for outcome in outcomes)
+        return Fitness(totals.reshape(len(candidates), rollouts).mean(axis=1), steps)
+
+
+def play_all(
+    executor: Executor, rollouts: list[agent.Rollout], **common: object
+) -> list[agent.Outcome]:
+    """Plays rollouts in chunks (`common` are the chunks' other fields); outcomes in order."""
+    work = agent.chunks(rollouts, **common)
+    return [
+        outcome
+        for outcomes in map_chunks(executor, agent.play, work, describe=str)
+        for outcome in outcomes
+    ]
+
+
+def select_score(
+    executor: Executor,
+    task: Task,
+    models: agent.ModelsAt,
+    parameters: np.ndarray,
+    *,
+    seed: int,
+    episodes: int,
+) -> np.ndarray:
+    """A controller's returns on the run's selection seeds, in the real environment, [episodes]."""
+    rollouts = [
+        agent.Rollout(seed, (int(Purpose.SELECTION), index), parameters.astype(np.float32))
+        for index in range(episodes)
+    ]
+    outcomes = play_all(
+        executor, rollouts, task=task.name, max_steps=task.max_steps, models=models
+    )
+    return np.array([outcome.total for outcome in outcomes])

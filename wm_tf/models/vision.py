@@ -1,0 +1,215 @@
+"""V: the paper's convolutional variational autoencoder (Ha & Schmidhuber 2018, appendix A.1).
+
+    frame [B, 64, 64, 3] -> mean, log_variance [B, Z] -> latent ~ N(mean, exp(log_variance))
+    latent [B, Z] -> frame [B, 64, 64, 3] in [0, 1]
+
+The loss of a frame is its squared error summed over pixels and channels, plus its KL divergence
+from N(0, I), which is not pushed below ``kl_tolerance * Z`` nats. 4,348,547 parameters at Z = 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from wm_tf.config import FRAME_SIZE
+
+_ENCODER_CHANNELS = (32, 64, 128, 256)
+_DECODER_CHANNELS_AND_KERNELS = ((128, 5), (64, 5), (32, 6), (3, 6))
+_DECODER_WIDTH = 1024
+_SMALLEST_FOR_PHASES = 20
+"""Height or width from which a transposed convolution gains by being computed in phases."""
+
+
+@keras.saving.register_keras_serializable("wm_tf")
+class SubpixelConv2DTranspose(keras.layers.Layer):
+    """`keras.layers.Conv2DTranspose` with stride 2 and no padding, computed faster on a CPU.
+
+    Output pixel 2 i + p of phase p in {0, 1} depends on the kernel's taps p, p + 2, p + 4 alone, so
+    the layer is one ordinary convolution of ceil(k / 2) taps that gives the four phases as
+    channels, and a rearrangement of depth to space: three times as fast for large images of few
+    channels. On small images the padding costs more than it gains, and TensorFlow's own transposed
+    convolution is used; an input of one pixel is one matrix product.
+    Weights have the names and shapes of Conv2DTranspose: kernel [k, k, filters, C], bias [filters].
+    """
+
+    def __init__(self, filters: int, kernel_size: int, activation: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        size = self.kernel_size
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(size, size, self.filters, input_shape[-1]),
+            initializer="glorot_uniform",
+        )
+        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        kernel = tf.cast(self.kernel, self.compute_dtype)
+        height, width = inputs.shape[1:3]
+        if height * width == 1:
+            output = self._from_one_pixel(inputs, kernel)
+        elif min(height, width) < _SMALLEST_FOR_PHASES:
+            shape = [tf.shape(inputs)[0], *self._output_size(inputs), self.filters]
+            output = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "VALID")
+        else:
+            output = self._from_phases(inputs, kernel)
+        return self.activation(output + tf.cast(self.bias, self.compute_dtype))
+
+    def _from_one_pixel(self, inputs: Any, kernel: Any) -> Any:
+        size, filters = self.kernel_size, self.filters
+        flat = tf.reshape(kernel, [size * size * filters, inputs.shape[-1]])
+        product = tf.matmul(inputs[:, 0, 0], flat, transpose_b=True)
+        return tf.reshape(product, [-1, size, size, filters])
+
+    def _from_phases(self, inputs: Any, kernel: Any) -> Any:
+        size, filters, channels = self.kernel_size, self.filters, inputs.shape[-1]
+        taps = (size + 1) // 2
+        even = 2 * taps - size
+        kernel = tf.pad(kernel, [[0, even], [0, even], [0, 0], [0, 0]])
+        # [tap_y, phase_y, tap_x, phase_x, filters, C]; a convolution reads its taps backwards.
+        kernel = tf.reshape(kernel, [taps, 2, taps, 2, filters, channels])
+        kernel = tf.transpose(kernel[::-1, :, ::-1], [0, 2, 5, 1, 3, 4])
+        kernel = tf.reshape(kernel, [taps, taps, channels, 4 * filters])
+        margin = [taps - 1, taps - 1]
+        padded = tf.pad(inputs, [[0, 0], margin, margin, [0, 0]])
+        output = tf.nn.depth_to_space(tf.nn.conv2d(padded, kernel, 1, "VALID"), 2)
+        height, width = self._output_size(inputs)
+        return output[:, :height, :width]
+
+    def _output_size(self, inputs: Any) -> tuple[int, int]:
+        height, width = (2 * (size - 1) + self.kernel_size for size in inputs.shape[1:3])
+        return height, width
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+
+@keras.saving.register_keras_serializable("wm_tf")
+class Vision(keras.Model):
+    """The variational autoencoder; `fit` takes batches of frames, uint8 [B, 64, 64, 3].
+
+    Args:
+      latent_size: Z.
+      kl_tolerance: free nats per latent dimension.
+      seed: of the latent samples drawn in training.
+    """
+
+    def __init__(
+        self, latent_size: int = 32, kl_tolerance: float = 0.5, seed: int = 1, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.latent_size = latent_size
+        self.kl_tolerance = kl_tolerance
+        self.seed = seed
+        policy = self.dtype_policy
+        self.encoder = keras.Sequential(
+            [
+                keras.Input((FRAME_SIZE, FRAME_SIZE, 3)),
+                *(
+                    keras.layers.Conv2D(channels, 4, 2, activation="relu", dtype=policy)
+                    for channels in _ENCODER_CHANNELS
+                ),
+                keras.layers.Flatten(dtype=policy),
+            ],
+            name="encoder",
+        )
+        # Moments, latent and frame are float32 whatever the convolutions compute in.
+        self.mean_head = keras.layers.Dense(latent_size, name="mean", dtype="float32")
+        self.log_variance_head = keras.layers.Dense(
+            latent_size, name="log_variance", dtype="float32"
+        )
+        last = len(_DECODER_CHANNELS_AND_KERNELS) - 1
+        self.decoder = keras.Sequential(
+            [
+                keras.Input((latent_size,)),
+                keras.layers.Dense(_DECODER_WIDTH, dtype=policy),
+                keras.layers.Reshape((1, 1, _DECODER_WIDTH), dtype=policy),
+                *(
+                    SubpixelConv2DTranspose(
+                        channels, size, "linear" if index == last else "relu", dtype=policy
+                    )
+                    for index, (channels, size) in enumerate(_DECODER_CHANNELS_AND_KERNELS)
+                ),
+                keras.layers.Activation("sigmoid", dtype="float32"),
+            ],
+            name="decoder",
+        )
+        self.mean_head.build((None, self.encoder.output_shape[-1]))
+        self.log_variance_head.build((None, self.encoder.output_shape[-1]))
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.reconstruction_metric = keras.metrics.Mean(name="reconstruction")
+        self.kl_metric = keras.metrics.Mean(name="kl")
+        self.built = True
+
+    def encode(self, frame: Any) -> tuple[Any, Any]:
+        """Frames, uint8 [B, 64, 64, 3], to the latent's (mean, log_variance), each [B, Z]."""
+        pixels = tf.cast(frame, self.compute_dtype) / 255.0
+        features = tf.cast(self.encoder(pixels), tf.float32)
+        return self.mean_head(features), self.log_variance_head(features)
+
+    def decode(self, latent: Any) -> Any:
+        """Latents [B, Z] to frames, float32 [B, 64, 64, 3] in [0, 1]."""
+        return self.decoder(latent)
+
+    def call(self, frame: Any, training: bool = False) -> dict[str, Any]:
+        """Encodes, samples a latent (its mean when not training) and decodes it.
+
+        Returns:
+          ``mean``, ``log_variance``, ``latent`` [B, Z] and ``frame`` [B, 64, 64, 3].
+        """
+        mean, log_variance = self.encode(frame)
+        latent = mean
+        if training:
+            normal = keras.random.normal(tf.shape(mean), seed=self.seed_generator)
+            latent = mean + tf.exp(0.5 * log_variance) * normal
+        return {
+            "mean": mean,
+            "log_variance": log_variance,
+            "latent": latent,
+            "frame": self.decode(latent),
+        }
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The batch's mean of squared error plus KL divergence; `y` and weights are not used."""
+        target = tf.cast(x, tf.float32) / 255.0
+        squared_error = tf.reduce_sum(tf.square(target - y_pred["frame"]), [1, 2, 3])
+        kl = kl_divergence(y_pred["mean"], y_pred["log_variance"])
+        self.reconstruction_metric.update_state(squared_error)
+        self.kl_metric.update_state(kl)
+        return tf.reduce_mean(
+            squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "latent_size": self.latent_size,
+            "kl_tolerance": self.kl_tolerance,
+            "seed": self.seed,
+        }
+
+
+def kl_divergence(mean: Any, log_variance: Any) -> Any:
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats: [..., Z] to [...]."""
+    return -0.5 * tf.reduce_sum(
+        1.0 + log_variance - tf.square(mean) - tf.exp(log_variance), -1
+    )

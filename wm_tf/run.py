@@ -1,0 +1,179 @@
+"""A run on disk: where each thing is, and which stages are done.
+
+    config.json           task, preset and seed
+    rollouts/RR/          episodes of round RR
+    latents/RR/           the same, encoded
+    checkpoints/          vision-RR.npz, memory-RR.npz, controller-RR.npz
+    stages/               what each stage was made from, and what it gave
+    logs/                 TensorBoard events and metrics.jsonl of each stage
+    exports/TASK/         the SavedModels as they are now
+
+A stage is done when its record says so, says the same inputs, and its files are those that it
+wrote. Otherwise it runs: from its own checkpoint if it was interrupted at the same inputs, else
+anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wm_tf import storage
+from wm_tf.config import Config
+from wm_tf.data.episodes import episode_paths
+from wm_tf.errors import DamagedFile, UserError
+
+FORMAT_VERSION = 1
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and configuration."""
+
+    folder: Path
+    config: Config
+
+    @classmethod
+    def open(cls, folder: Path, config: Config) -> Run:
+        """Opens or begins a run.
+
+        Raises:
+          UserError: the folder belongs to a run of another task.
+          DamagedFile: its config.json is damaged.
+        """
+        path = folder / "config.json"
+        content = {
+            "format_version": FORMAT_VERSION,
+            "task": config.task.name,
+            "preset": config.preset,
+            "seed": config.seed,
+        }
+        if path.exists():
+            held = storage.read_json(path)
+            for key in ("format_version", "task"):
+                if held.get(key) != content[key]:
+                    raise UserError(
+                        f"{folder}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
+                    )
+        else:
+            held = {}
+        if held != content:
+            storage.write_json(path, content)
+        return cls(folder, config)
+
+    @property
+    def exports(self) -> Path:
+        """The folder that holds the task's SavedModels folder."""
+        return self.folder / "exports"
+
+    def rollouts(self, round_index: int) -> Path:
+        return self.folder / "rollouts" / f"{round_index:02d}"
+
+    def latents(self, round_index: int) -> Path:
+        return self.folder / "latents" / f"{round_index:02d}"
+
+    def logs(self, stage: str, round_index: int) -> Path:
+        return self.folder / "logs" / f"{stage}-{round_index:02d}"
+
+    def checkpoint(self, model: str, round_index: int) -> Path:
+        return self.folder / "checkpoints" / f"{model}-{round_index:02d}.npz"
+
+    def last_checkpoint(self, model: str, round_index: int) -> Path | None:
+        """The model's checkpoint of that round or, where there is none, of the last one before."""
+        for index in range(round_index, -1, -1):
+            if self.checkpoint(model, index).exists():
+                return self.checkpoint(model, index)
+        return None
+
+    def required_checkpoint(self, model: str, round_index: int) -> Path:
+        """As `last_checkpoint`; raises UserError where there is none."""
+        path = self.last_checkpoint(model, round_index)
+        if path is None:
+            raise UserError(
+                f"{self.folder}: holds no checkpoint of the {model} model; train it first"
+            )
+        return path
+
+    def episodes(self, last_round: int) -> list[Path]:
+        """All episodes up to a round; raises UserError if there are none."""
+        folders = [self.rollouts(index) for index in range(last_round + 1)]
+        paths = [path for folder in folders for path in sorted(folder.glob("episode-*.npz"))]
+        return paths or episode_paths(self.rollouts(0))
+
+    def stage(
+        self,
+        name: str,
+        round_index: int,
+        inputs: Mapping[str, Any],
+        work: Callable[[], tuple[Sequence[Path], Values]],
+        *,
+        goal: int,
+        partial: Sequence[Path] = (),
+    ) -> Values:
+        """Runs a stage unless it is done; see the module's docstring.
+
+        Args:
+          name: of the stage.
+          round_index: of the round.
+          inputs: JSON values that say what its result depends on.
+          work: does it; returns (the files it wrote, JSON values to remember).
+          goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
+            and another goal goes on from where it is.
+          partial: files that an interrupted stage leaves to go on from; removed if they are of
+            other inputs.
+
+        Returns:
+          What `work` remembered, and ``seconds`` of computing, interrupted tries included.
+        """
+        path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
+        record = self._record(path, inputs)
+        if record is None:
+            for file in partial:
+                file.unlink(missing_ok=True)
+            record = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
+            storage.write_json(path, record)
+        if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
+            start = time.monotonic()
+            try:
+                files, result = work()
+            except BaseException:
+                record["seconds"] += time.monotonic() - start
+                storage.write_json(path, {**record, "done": False})
+                raise
+            record |= {
+                "done": True,
+                "goal": goal,
+                "seconds": record["seconds"] + time.monotonic() - start,
+                "files": {
+                    file.relative_to(self.folder).as_posix(): storage.stamp(file) for file in files
+                },
+                "result": result,
+            }
+            storage.write_json(path, record)
+        return {**record["result"], "seconds": record["seconds"]}
+
+    def stage_record(self, name: str, round_index: int) -> Values | None:
+        """What a finished stage remembered, and its seconds; None if it is not done."""
+        path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
+        if not path.exists():
+            return None
+        record = storage.read_json(path)
+        return {**record["result"], "seconds": record["seconds"]} if record["done"] else None
+
+    @staticmethod
+    def _record(path: Path, inputs: Mapping[str, Any]) -> Values | None:
+        if not path.exists():
+            return None
+        record = storage.read_json(path)
+        return record if record.get("inputs") == inputs else None
+
+    def _intact(self, files: Mapping[str, str]) -> bool:
+        try:
+            return all(storage.stamp(self.folder / name) == stamp for name, stamp in files.items())
+        except DamagedFile:
+            return False

@@ -1,0 +1,211 @@
+"""README.md of a task's folder: a model card in Hugging Face's form, made from the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from wm_tf.config import TASKS
+from wm_tf.serving import contract
+from wm_tf.serving.manifest import EndRule
+
+FILE_NAME = "README.md"
+
+_MODELS: Mapping[str, str] = {
+    "vision": "V (a variational autoencoder)",
+    "memory": "M (a mixture-density LSTM)",
+    "controller": "C (a linear controller)",
+}
+_IMAGES: Mapping[str, str] = {
+    "contact_sheet.png": "Real frames, their reconstructions and frames dreamt under held keys",
+    "training.png": "Training curves",
+    "dream.gif": "Real frames beside the dream under the same actions",
+}
+"""Images that a card shows where they are in the folder, with the text that stands for them."""
+
+
+def render(manifest: Mapping[str, Any], files: Collection[str]) -> str:
+    """The card's text.
+
+    Args:
+      manifest: its content; ``files`` is not used.
+      files: paths of the files in the folder: they tell which models and images there are.
+    """
+    models = [name for name in contract.SIGNATURES if contract.model_file(name) in files]
+    sections = [
+        _header(manifest),
+        _introduction(manifest, models),
+        *(f"![{text}]({name})" for name, text in _IMAGES.items() if name in files),
+        _scores(manifest["scores"]),
+        _training(manifest),
+        _signatures(manifest, models),
+        _use(manifest),
+        _limits(manifest),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(manifest: Mapping[str, Any]) -> str:
+    """The YAML block; JSON's strings are YAML's, so no name or command can break out of it."""
+    lines = [
+        "---",
+        "license: mit",
+        "library_name: tensorflow",
+        "pipeline_tag: reinforcement-learning",
+        "tags:",
+        *(f"- {tag}" for tag in ("world-models", "reinforcement-learning", "keras", "cma-es")),
+        f"- {_quoted(manifest['environment'].get('id', ''))}",
+    ]
+    real = [score for score in manifest["scores"] if score.get("env") == "real"]
+    if real:
+        lines += [
+            "model-index:",
+            f"- name: {_quoted('wm_tf ' + manifest['task'])}",
+            "  results:",
+        ]
+        for score in real:
+            lines += _result(manifest, score)
+    return "\n".join([*lines, "---"])
+
+
+def _result(manifest: Mapping[str, Any], score: Mapping[str, Any]) -> list[str]:
+    environment = _quoted(manifest["environment"].get("id", ""))
+    return [
+        "  - task:",
+        "      type: reinforcement-learning",
+        "      name: reinforcement-learning",
+        "    dataset:",
+        f"      name: {environment}",
+        f"      type: {environment}",
+        "    metrics:",
+        "    - type: mean_reward",
+        f"      value: {_quoted(_mean_and_deviation(score))}",
+        "      name: mean_reward",
+        "      verified: false",
+    ]
+
+
+def _introduction(manifest: Mapping[str, Any], models: Collection[str]) -> str:
+    environment = manifest["environment"]
+    version = environment.get("version", "unknown version")
+    there = " and ".join(text for name, text in _MODELS.items() if name in models)
+    return (
+        f"# World model of `{manifest['task']}`\n\n"
+        f"{there}, after Ha & Schmidhuber, *World Models* (arXiv 1803.10122), of the environment "
+        f"`{environment.get('id', 'unknown')}` ({version}). M dreams: from a latent vector and an "
+        "action it predicts the next latent vector, the reward and the end of the episode, "
+        f"{manifest['steps_per_second']} steps to a second of the task."
+    )
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return "## Scores\n\nThese models have not been scored."
+    rows = [
+        "## Scores",
+        "",
+        "| where | episodes | mean +/- std | standard error | min | max | command |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for score in scores:
+        figures = " | ".join(_figure(score.get(key)) for key in ("se", "min", "max"))
+        rows.append(
+            f"| {_where(score)} | {score.get('episodes', '')} | {_mean_and_deviation(score)} "
+            f"| {figures} | `{score.get('command', '')}` |"
+        )
+    return "\n".join(rows)
+
+
+def _training(manifest: Mapping[str, Any]) -> str:
+    lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
+    lines += [f"- {key}: {_plain(value)}" for key, value in manifest["training"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
+    return "\n".join([*lines, f"- packages: {versions}"])
+
+
+def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:
+    task = TASKS[manifest["task"]]
+    lines = [
+        "## Signatures",
+        "",
+        "Stateless TensorFlow SavedModels with any number of rows (B), laid out as TensorFlow "
+        "Serving loads them. `serving_default` is the first signature of each model.",
+        "",
+        "| model | signature | inputs | outputs |",
+        "|---|---|---|---|",
+    ]
+    for model in models:
+        for name, signature in contract.SIGNATURES[model].items():
+            sides = (
+                ", ".join(
+                    f"`{tensor}` {kind.dtype} {_shape(kind.resolved(task))}"
+                    for tensor, kind in side.items()
+                )
+                for side in (signature.inputs, signature.outputs)
+            )
+            lines.append(f"| {model} | `{name}` | {' | '.join(sides)} |")
+    return "\n".join(lines)
+
+
+def _use(manifest: Mapping[str, Any]) -> str:
+    task = TASKS[manifest["task"]]
+    return (
+        "## Use\n\n"
+        "To drive in the dream, to train agents in it, and to study world models.\n\n"
+        "```python\n"
+        "import gymnasium\nimport wm_tf\n\n"
+        f'env = gymnasium.make("{task.dream}")\n'
+        "observation, info = env.reset(seed=1)\n"
+        "```\n\n"
+        "or, with TensorFlow alone:\n\n"
+        "```python\n"
+        "import tensorflow as tf\n\n"
+        'memory = tf.saved_model.load("memory/1")\n'
+        'out = memory.signatures["dream"](latent=z, action=a, h=h, c=c,\n'
+        "    temperature=tf.constant(1.0), seed=tf.constant([episode_seed, step]))\n"
+        "```"
+    )
+
+
+def _limits(manifest: Mapping[str, Any]) -> str:
+    end = EndRule.of(manifest)
+    taken_out = f", its odds divided by {end.odds_correction:g} first (see `end` in manifest.json)"
+    ends = {
+        "never": "The dream itself never ends: only a horizon does",
+        "threshold": f"The dream ends where the probability of an end exceeds {end.value}",
+        "sampled": "The dream ends with the predicted probability of an end",
+    }[end.rule]
+    return (
+        "## Limits\n\n"
+        f"{ends}{'' if end.rule == 'never' else taken_out}. The models know what their episodes "
+        "showed, no more: far from it a dream drifts, and a controller may find actions whose "
+        "dreamt reward is not real. They say nothing about real driving.\n\n"
+        "## Licences\n\n"
+        "Code and weights: MIT. The environments have licences of their own."
+    )
+
+
+def _mean_and_deviation(score: Mapping[str, Any]) -> str:
+    return f"{score['mean']:.1f} +/- {score['std']:.1f}"
+
+
+def _where(score: Mapping[str, Any]) -> str:
+    frames = f", {score['frames']} frames" if score.get("frames") else ""
+    return f"{score.get('env', '')}{frames}, seed {score.get('seed', '')}"
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("B" if size is None else str(size) for size in shape) + "]"
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else ""
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)

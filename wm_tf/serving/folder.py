@@ -1,0 +1,119 @@
+"""A task's folder as a whole: replaced in one step, and described by its card and manifest.
+
+    TASK/{vision,memory,controller}/1/    SavedModels, see `wm_tf.serving.contract`
+    TASK/initial_latents.npz              see `wm_tf.serving.initial`
+    TASK/golden.npz                       see `wm_tf.serving.golden`
+    TASK/README.md                        model card, and the images that it shows
+    TASK/manifest.json                    see `wm_tf.serving.manifest`; written last
+
+Nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wm_tf import storage
+from wm_tf.errors import RunFailed
+from wm_tf.serving import card, manifest
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` at the end of the block.
+
+    A reader sees the old content or the new one. If the block fails the old content stays.
+
+    Raises:
+      RunFailed: it cannot be written.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        _flush(aside)
+        _swap_in(aside, folder)
+    except OSError as error:
+        raise RunFailed(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def describe(folder: Path, described: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
+    """Writes assets, model card and then the manifest of what is in `folder`.
+
+    Args:
+      described: the manifest's content; its ``files`` are made anew.
+      assets: further files by path, such as the card's ``contact_sheet.png``.
+    """
+    for path, data in assets.items():
+        storage.write_bytes(folder / path, data)
+    (folder / card.FILE_NAME).unlink(missing_ok=True)
+    text = card.render(described, manifest.checksums(folder))
+    storage.write_bytes(folder / card.FILE_NAME, text.encode())
+    content = {**described, "files": manifest.checksums(folder)}
+    storage.write_json(folder / manifest.FILE_NAME, content)
+
+
+def renew(
+    models: Path | str,
+    task: str,
+    *,
+    scores: Sequence[Mapping[str, Any]] | None = None,
+    training: Mapping[str, Any] | None = None,
+    assets: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Changes what is said about models that are exported; the models stay as they are.
+
+    Args:
+      models, task: whose, see `manifest.find_models`.
+      scores, training: the manifest's new values; None keeps the old ones.
+      assets: files to add or to replace.
+
+    Returns:
+      The task's folder.
+
+    Raises:
+      UserError, DamagedFile: there are no sound models.
+      RunFailed: the folder cannot be written.
+    """
+    folder = manifest.find_models(models, task)
+    described = manifest.read_verified(folder, task)
+    if scores is not None:
+        described["scores"] = [dict(score) for score in scores]
+    if training is not None:
+        described["training"] = dict(training)
+    with replacing(folder) as aside:
+        for name in described["files"]:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, aside / name)
+        describe(aside, described, assets or {})
+    return folder
+
+
+def _flush(folder: Path) -> None:
+    """To the disk, so that a crash after the swap cannot lose what the manifest describes."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _swap_in(aside: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    replaces = folder.exists()
+    if replaces:
+        os.rename(folder, old)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if replaces:
+            os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

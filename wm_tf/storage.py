@@ -1,0 +1,174 @@
+"""State on disk: data instead of code, written whole or not at all, and checked when read.
+
+Every file that this package reads back is one of two kinds, and both carry a SHA-256 of
+themselves, so that a truncated or altered file is found before anything in it is used:
+
+* JSON: an object whose key ``sha256`` is the digest of its own text without that key.
+* npz: an ordinary NumPy archive (no pickles) whose zip comment is the digest of all the bytes
+  before the comment. ``numpy.load`` reads it as it is.
+
+Writing goes to a temporary file in the same folder, which is flushed to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_tf.errors import DamagedFile, RunFailed
+
+_DIGEST_LENGTH = 64  # hexadecimal characters of a SHA-256
+_METADATA = "metadata"
+_CHECKSUM = "sha256"
+_TEMPORARY = ".tmp"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """The checksum that an npz file carries, without reading the rest of it: names its content.
+
+    Raises:
+      DamagedFile: the file is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(-_DIGEST_LENGTH, os.SEEK_END)
+            return file.read().decode("ascii", "replace")
+    except OSError as error:
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+      RunFailed: the file cannot be written (disk full, no permission); the old one is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files that killed writers left below `folder`.
+
+    For the start of a command, while nothing else writes there. They do no harm but fill the disk.
+    """
+    for temporary in folder.rglob(f".*{_TEMPORARY}"):
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object, which has no key ``sha256``, with its checksum; see `write_bytes`."""
+    if _CHECKSUM in content:
+        raise ValueError(f"content: the key {_CHECKSUM!r} is reserved for the checksum")
+    write_bytes(path, _json_text(content).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object that `write_json` wrote.
+
+    Raises:
+      DamagedFile: the file is missing or is not, byte for byte, what was written.
+    """
+    data = _read_bytes(path)
+    try:
+        content = json.loads(data)
+        del content[_CHECKSUM]
+        intact = _json_text(content).encode() == data
+    except (ValueError, KeyError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise DamagedFile(f"{path}: damaged (its checksum does not match its content)")
+    return content
+
+
+def write_npz(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    compress: bool = True,
+) -> None:
+    """Writes arrays, none named ``metadata``, and a JSON object beside them with their checksum."""
+    if _METADATA in arrays:
+        raise ValueError(f"arrays: the name {_METADATA!r} is reserved for the JSON object")
+    buffer = io.BytesIO()
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    members = {**arrays, _METADATA: np.array(json.dumps(metadata or {}, sort_keys=True))}
+    with zipfile.ZipFile(buffer, "w", method, compresslevel=1) as archive:
+        for name, array in members.items():
+            # A fixed date: the same content gives the same bytes.
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = method
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        archive.comment = b"0" * _DIGEST_LENGTH
+    body = buffer.getbuffer()[:-_DIGEST_LENGTH]
+    write_bytes(path, bytes(body) + hashlib.sha256(body).hexdigest().encode())
+
+
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `write_npz` wrote: (arrays, metadata).
+
+    Raises:
+      DamagedFile: the file is missing or is not, byte for byte, what was written.
+    """
+    data = _read_bytes(path)
+    digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()
+    if len(data) <= _DIGEST_LENGTH or data[-_DIGEST_LENGTH:] != digest:
+        raise DamagedFile(f"{path}: damaged (its checksum does not match its content)")
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(str(arrays.pop(_METADATA)))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedFile(f"{path}: no such file") from None
+    except OSError as error:
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _json_text(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**content, _CHECKSUM: digest}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Fitting V and M to episodes, and encoding frames to latents."""

@@ -1,0 +1,127 @@
+"""The training loop that V and M share: `keras.Model.fit`, an epoch at a time, resumable."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from wm_tf.errors import RunFailed
+from wm_tf.progress import Progress
+from wm_tf.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training writes."""
+
+    checkpoint: Path
+    logs: Path
+    """A folder: TensorBoard events, and metrics.jsonl with a line per epoch."""
+    start: Path | None = None
+    """The checkpoint to go on from where `checkpoint` does not exist yet."""
+
+
+def fit(
+    model: keras.Model,
+    batches: Callable[[int], tf.data.Dataset],
+    *,
+    epochs: int,
+    places: Places,
+    facts: Mapping[str, Any],
+    name: str,
+) -> float:
+    """Trains a compiled model until it has seen `epochs` epochs, those of its checkpoints included.
+
+    The checkpoint is renewed after every epoch, and an interrupted training goes on from it. The
+    result is the same as of an uninterrupted one.
+
+    Args:
+      model: compiled.
+      batches: the batches of an epoch, which is given.
+      epochs: in total.
+      places: where to write.
+      facts: JSON values that the checkpoint shall hold.
+      name: of the work, for its progress.
+
+    Returns:
+      Seconds of training, earlier runs of it included.
+
+    Raises:
+      RunFailed: a metric became NaN or infinite; the checkpoint holds the last good weights.
+    """
+    done, seconds = 0, 0.0
+    start = places.checkpoint if places.checkpoint.exists() else places.start
+    if start is not None:
+        earlier = checkpoint.restore(start, model)
+        done, seconds = int(earlier["epochs"]), float(earlier["seconds"])
+    with Log(places.logs) as log, Progress(name, None, "steps") as progress:
+        for epoch in range(done, epochs):
+            began = time.monotonic()
+            history = model.fit(
+                batches(epoch),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                verbose=0,
+                shuffle=False,  # the stream is shuffled
+                callbacks=[_Watch(progress, epoch)],
+            )
+            seconds += time.monotonic() - began
+            state = {**facts, "epochs": epoch + 1, "seconds": seconds}
+            checkpoint.save(places.checkpoint, model, state)
+            metrics = {key: values[-1] for key, values in history.history.items()}
+            log.write(epoch, seconds=seconds, **metrics)
+    return seconds
+
+
+class Log:
+    """Figures of a long work: a line for each step in metrics.jsonl, and TensorBoard events.
+
+    Args:
+      folder: where both are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Log:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._events = tf.summary.create_file_writer(str(self._folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.close()
+
+    def write(self, step: int, **figures: float) -> None:
+        """Adds the figures of a step."""
+        with (self._folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        with self._events.as_default():
+            for name, value in figures.items():
+                tf.summary.scalar(name, value, step=step)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Shows progress, and stops at the first step whose metrics are not finite."""
+
+    def __init__(self, progress: Progress, epoch: int) -> None:
+        super().__init__()
+        self._progress = progress
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        metrics = logs or {}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunFailed(
+                    f"{name} became {value} at step {batch} of epoch {self._epoch}; "
+                    "the checkpoint holds the weights of the epoch before"
+                )
+        self._progress.advance(epoch=self._epoch, **metrics)

@@ -1,0 +1,53 @@
+"""Trains M on encoded episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from wm_tf.config import MemoryConfig, Task
+from wm_tf.data.streams import sequence_batches
+from wm_tf.models import Memory
+from wm_tf.training.fit import Places, fit
+
+
+def make_memory(task: Task, config: MemoryConfig, seed: int) -> Memory:
+    """An untrained, compiled M."""
+    memory = Memory(
+        task.latent_size,
+        task.action_size,
+        task.hidden_size,
+        task.mixtures,
+        dropout=config.dropout,
+        reward_weight=config.reward_weight,
+        done_weight=config.done_weight,
+        done_positive_weight=config.done_positive_weight,
+        seed=seed,
+    )
+    optimizer = keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.gradient_clip)
+    memory.compile(optimizer, jit_compile=False)
+    return memory
+
+
+def train_memory(
+    memory: Memory,
+    latents: Sequence[Path],
+    task: Task,
+    config: MemoryConfig,
+    places: Places,
+    *,
+    seed: int,
+    epochs: int,
+) -> float:
+    """Trains M up to `epochs` epochs in total (see `fit`); returns seconds."""
+    return fit(
+        memory,
+        lambda epoch: sequence_batches(latents, task, config, seed=seed, epoch=epoch),
+        epochs=epochs,
+        places=places,
+        facts={"task": task.name, "config": dataclasses.asdict(config), "seed": seed},
+        name="train-memory",
+    )
