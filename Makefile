@@ -12,7 +12,7 @@ play: .venv/installed
 	@if [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
 		$(BIN)/python -m player $(TASK); \
 	else \
-		$(BIN)/python -m player $(TASK) --headless --steps 500 --gif dream.gif && \
+		$(BIN)/python -m player $(TASK) --headless --gif dream.gif && \
 		echo "There is no display: a drive in the dream was written to dream.gif instead."; \
 	fi
 

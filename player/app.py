@@ -5,32 +5,32 @@ The same loop runs in a window, without a display and in the tests; only the clo
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pygame
 
-from player import recording
-from player.commands import Command
-from player.devices import Devices
+from player.commands import BINDINGS, Binding, Command
+from player.devices import Devices, open_gamepads
+from player.keeping import Keeper
 from player.loading import Loading
-from player.media import Animation, Film
 from player.pacing import Pacer, Stopwatch
-from player.recording import Recorder
 from player.session import Session
 from player.view import panels
 from player.view.layout import Layout
-from player.view.screen import Screen, Show
+from player.view.screen import Screen, Show, quarters
 from player.view.title import Title
+from wm_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from player.media import Animation, Film
 
 WINDOW = (960, 720)
-KEPT_FILES = Path("recordings")
-"""Where screenshots and recordings go, in the current folder."""
-
 _MOUSE_EVENTS = (pygame.MOUSEBUTTONDOWN, pygame.MOUSEBUTTONUP, pygame.MOUSEMOTION)
 _IDLE_PERIOD = 1 / 30  # of the loading screen
 _MESSAGE_SECONDS = 2.5
@@ -55,6 +55,7 @@ class App:
         begin: Callable[[Any], Session],
         *,
         limits: Limits,
+        bindings: Sequence[Binding] = BINDINGS,
         real_time: bool = True,
         cameras: Sequence[Animation | Film] = (),
         export: Callable[[Path], None] | None = None,
@@ -62,12 +63,13 @@ class App:
         """Args:
         loading: the world that is on its way.
         begin: makes the session once the world is there.
+        bindings: the key table.
         cameras: take pictures of every step.
         export: makes films of a finished recording, without being waited for.
         """
         self.task = task
         self.show = Show()
-        self.devices = Devices()
+        self.devices = Devices(bindings)
         self.session: Session | None = None
         self.steps = 0  # dream steps made, over all dreams
         self.first_frame: float | None = None  # time.perf_counter() of it
@@ -79,14 +81,14 @@ class App:
         self._begin = begin
         self._limits = limits
         self._cameras = cameras
-        self._export = export
-        self._recorder = Recorder()
-        self._screen = Screen(task)
+        self._keeper = Keeper(task, export)
+        self._screen = Screen(task, bindings)
         self._title = Title(task)
         self._started = time.perf_counter()
         self._message_until = 0.0
         self._layout: Layout | None = None
         self._dragged: int | None = None
+        self._windowed: tuple[int, int] | None = None  # the size to come back to
 
     def run(self) -> None:
         """Runs until someone quits or a limit is reached; raises what loading raised."""
@@ -97,7 +99,7 @@ class App:
         self.session = self._begin(self._loading.result())
         while self.running:
             self.turn()
-        self._finish_recording()
+        self._keeper.finish(self.session)
         for camera in self._cameras:
             camera.close()
 
@@ -182,6 +184,7 @@ class App:
         if event.type == pygame.MOUSEBUTTONUP:
             self._dragged = None
         elif event.type == pygame.MOUSEBUTTONDOWN:
+            self._choose_future(event)
             dimension = self._bar_at(event.pos)
             if dimension is None or self.session is None:
                 return
@@ -192,6 +195,13 @@ class App:
                 self._drag(event.pos)
         elif self._dragged is not None:
             self._drag(event.pos)
+
+    def _choose_future(self, event: pygame.event.Event) -> None:
+        if self.session is None or self.session.futures is None or self._layout is None:
+            return
+        for index, place in enumerate(quarters(self._layout.picture)):
+            if event.button == pygame.BUTTON_LEFT and place.collidepoint(event.pos):
+                self.session.choose(index)
 
     def _bars(self) -> list[pygame.Rect]:
         """Where the latents' bars are; empty while they are not shown."""
@@ -220,11 +230,21 @@ class App:
         if action is not None:
             action(self)
         elif self.session is not None:
-            self.session.do(command)
-            self._announce(command)
+            try:
+                self.session.do(command)
+            except UserError as error:  # such as: no vizdoom to be real in
+                self.say(str(error))
+            else:
+                self._announce(command)
+
+    def _follow_recording(self, session: Session) -> None:
+        self.say(self._keeper.follow(session))
+        self.show.recording = self._keeper.recording
 
     def say(self, message: str) -> None:
-        """Shows a message for a moment."""
+        """Shows a message for a moment, if there is one."""
+        if not message:
+            return
         self.show.message = message
         self._message_until = time.perf_counter() + _MESSAGE_SECONDS
 
@@ -261,39 +281,19 @@ class App:
 
     def _full_screen(self) -> None:
         self.devices.release_all()
-        pygame.display.toggle_fullscreen()
+        if self._windowed is None:
+            self._windowed = window().get_size()
+            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
+        else:
+            pygame.display.set_mode(self._windowed, pygame.RESIZABLE)
+            self._windowed = None
 
     def _screenshot(self) -> None:
-        path = kept_file(self.task, "png")
-        pygame.image.save(window(), path)
-        self.say(f"{path}")
+        self.say(self._keeper.screenshot(window()))
 
     def _toggle_recording(self) -> None:
-        if self.session is None:
-            return
-        if self._recorder.running:
-            self._finish_recording()
-        else:
-            self._recorder.begin(self.session.history)
-
-    def _follow_recording(self, session: Session) -> None:
-        """A dream that was left has its own file; the next one is recorded into another."""
-        if self._recorder.running and not self._recorder.follows(session.history):
-            self._finish_recording()
-            self._recorder.begin(session.history)
-        self.show.recording = self._recorder.running
-
-    def _finish_recording(self) -> None:
-        if self.session is None:
-            return
-        finished = self._recorder.finish(self.task, self.session.world.digest)
-        if finished is None:
-            return
-        path = kept_file(self.task, "jsonl")
-        recording.write(path, finished)
-        if self._export is not None:
-            self._export(path)
-        self.say(f"{path}: kept, the films follow" if self._export else f"{path}: kept")
+        if self.session is not None:
+            self.say(self._keeper.toggle(self.session))
 
     _ACTIONS: ClassVar[dict[Command, Callable[[Any], None]]] = {
         Command.QUIT: _quit,
@@ -308,13 +308,6 @@ class App:
     }
 
 
-def kept_file(task: str, suffix: str) -> Path:
-    """A new name in the folder of screenshots and recordings."""
-    KEPT_FILES.mkdir(exist_ok=True)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    return KEPT_FILES / f"{task}-{stamp}.{suffix}"
-
-
 def window() -> pygame.Surface:
     """What is shown."""
     surface = pygame.display.get_surface()
@@ -324,7 +317,11 @@ def window() -> pygame.Surface:
 
 
 def open_window(task: str) -> None:
-    """Opens the window; in full screen or of any size later."""
+    """Opens the window; in full screen or of any size later. Raises pygame.error if it cannot."""
+    if sys.platform.startswith("linux"):
+        # Without this SDL shows even a plain surface through OpenGL, Mesa's drivers load LLVM,
+        # and the import of TensorFlow, which has an LLVM of its own, ends in a segmentation fault.
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     pygame.display.init()
     pygame.font.init()
     pygame.display.set_caption(f"World Models: the dream of {task}")
@@ -332,5 +329,12 @@ def open_window(task: str) -> None:
     width, height = WINDOW
     if desktop and pygame.display.get_driver() != "dummy":  # a small screen gets a small window
         width, height = min(width, desktop[0][0]), min(height, desktop[0][1])
-    pygame.display.set_mode((width, height), pygame.RESIZABLE)
+    try:
+        pygame.display.set_mode((width, height), pygame.RESIZABLE)
+    except pygame.error:  # a display that knows OpenGL alone (Wayland without X)
+        os.environ.pop("SDL_FRAMEBUFFER_ACCELERATION", None)
+        pygame.display.quit()
+        pygame.display.init()
+        pygame.display.set_mode((width, height), pygame.RESIZABLE)
+    open_gamepads()
     pygame.key.set_repeat()  # none: a held key is one press

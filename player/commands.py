@@ -28,6 +28,14 @@ class Command(enum.Enum):
     BEGIN_AGAIN = enum.auto()
     BEGIN_SAME = enum.auto()
     BEGIN_ELSEWHERE = enum.auto()
+    BEGIN_IN_NOISE = enum.auto()
+    NEXT_VIEW = enum.auto()
+    SYNCHRONISE = enum.auto()
+    FUTURES = enum.auto()
+    FUTURE_1 = enum.auto()
+    FUTURE_2 = enum.auto()
+    FUTURE_3 = enum.auto()
+    FUTURE_4 = enum.auto()
     COOLER = enum.auto()
     WARMER = enum.auto()
     HELP = enum.auto()
@@ -78,10 +86,18 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(Command.LOAD_STATE, ("f9",), "back to the kept moment", "Time"),
     Binding(Command.BEGIN_AGAIN, ("r",), "begin again, with other chance", "Begin", ("back",)),
     Binding(Command.BEGIN_SAME, ("shift+r",), "begin again, the same dream", "Begin"),
-    Binding(Command.BEGIN_ELSEWHERE, ("n",), "begin from another start", "Begin"),
-    Binding(Command.COOLER, ("[",), "lower temperature: a calmer dream", "Dream"),
-    Binding(Command.WARMER, ("]",), "higher temperature: a wilder dream", "Dream"),
-    Binding(Command.LATENT_PANEL, ("l",), "latent vector: drag a bar to bend the dream", "Dream"),
+    Binding(Command.BEGIN_ELSEWHERE, ("n",), "begin from another real frame", "Begin"),
+    Binding(Command.BEGIN_IN_NOISE, ("i",), "begin from noise", "Begin"),
+    Binding(Command.NEXT_VIEW, ("v",), "dream, real, both side by side", "Dream"),
+    Binding(Command.SYNCHRONISE, ("y",), "dream on from what is real", "Dream"),
+    Binding(Command.FUTURES, ("k", "b"), "fork: four next seconds; click one", "Dream"),
+    Binding(Command.FUTURE_1, ("1",), "dream on in the first", "Dream"),
+    Binding(Command.FUTURE_2, ("2",), "in the second", "Dream"),
+    Binding(Command.FUTURE_3, ("3",), "in the third", "Dream"),
+    Binding(Command.FUTURE_4, ("4",), "in the fourth", "Dream"),
+    Binding(Command.COOLER, ("[",), "cooler: a calmer dream", "Dream"),
+    Binding(Command.WARMER, ("]",), "hotter: a wilder dream", "Dream"),
+    Binding(Command.LATENT_PANEL, ("l",), "latent vector: drag its bars", "Dream"),
     Binding(Command.FREE_LATENT, ("u",), "let go of every held latent", "Dream"),
     Binding(Command.MIXTURE_PANEL, ("g",), "what M expects: the mixture", "Dream"),
     Binding(Command.RECORD, ("f2",), "record, and stop recording", "Keep"),
@@ -95,7 +111,8 @@ BINDINGS: tuple[Binding, ...] = (
 
 _NAMES = {
     "left": "Left", "right": "Right", "up": "Up", "down": "Down", "backspace": "Backspace",
-    "escape": "Esc", ".": ". (dot)", ",": ", (comma)", "-": "- (minus)", "return": "Enter", "space": "Space", "tab": "Tab",
+    "escape": "Esc", ".": ". (dot)", ",": ", (comma)", "-": "- (minus)",
+    "return": "Enter", "space": "Space", "tab": "Tab",
 }  # fmt: skip
 
 

@@ -7,12 +7,17 @@ is let go when the window loses the focus.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pygame
+from pygame._sdl2 import controller
 
 from player.commands import BINDINGS, HELD, Binding, Command
 from player.driving import Hands
+from wm_tf.errors import UserError
 
 DEAD_ZONE = 0.18
 """A stick nearer to its centre than this rests; a trigger likewise."""
@@ -32,8 +37,53 @@ _PAD_BUTTONS = {
     "right": pygame.CONTROLLER_BUTTON_DPAD_RIGHT,
 }
 
+
+def open_gamepads() -> None:
+    """Lets gamepads send their events, those plugged in later too."""
+    controller.init()
+
+
 Chord = tuple[int, str]
 """A key code and the modifier that goes with it: "", "shift" or "alt"."""
+
+
+def rebound(path: Path) -> tuple[Binding, ...]:
+    """The key table with other keys, from a TOML file of lines such as ``gas = ["up", "i"]``.
+
+    Raises:
+      UserError: the file cannot be read, or names a command or key that does not exist, or gives
+        one key two meanings.
+    """
+    try:
+        changes = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    known = {binding.command.name.lower() for binding in BINDINGS}
+    for name, keys in changes.items():
+        if name not in known:
+            accepted = ", ".join(sorted(known))
+            raise UserError(f"{path}: unknown command {name!r}: expected one of {accepted}")
+        if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+            raise UserError(f"{path}: {name}: expected a list of keys, got {keys!r}")
+    table = tuple(
+        replace(b, keys=tuple(changes.get(b.command.name.lower(), b.keys))) for b in BINDINGS
+    )
+    _check_keys(path, table)
+    return table
+
+
+def _check_keys(path: Path, table: Sequence[Binding]) -> None:
+    meanings: dict[Chord, Command] = {}
+    for binding in table:
+        for key in binding.keys:
+            try:
+                where = chord(key)
+            except ValueError:
+                raise UserError(f"{path}: unknown key {key!r}") from None
+            if where in meanings:
+                first, second = meanings[where].name.lower(), binding.command.name.lower()
+                raise UserError(f"{path}: key {key!r} means both {first} and {second}")
+            meanings[where] = binding.command
 
 
 def chord(key: str) -> Chord:
@@ -133,8 +183,6 @@ class Devices:
         return reach if value > 0 else -reach
 
     def _add_pad(self, index: int) -> None:
-        from pygame._sdl2 import controller
-
         if controller.is_controller(index):
             pad = controller.Controller(index)
             self._pads[pad.as_joystick().get_instance_id()] = pad

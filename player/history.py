@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from player.real import RealMoment
     from wm_tf.dream.world import DreamState
 
 MEMORY_LIMIT = 180_000_000
@@ -35,12 +36,14 @@ class Moment:
     done_probability: float = 0.0
     ended: bool = False
     pins: tuple[tuple[int, float], ...] = ()  # (dimension, value) set by hand after the step
+    real: RealMoment | None = None  # the real environment, where it runs too
 
     @property
     def bytes(self) -> int:
         """About how much memory it takes."""
         state = self.state
-        return state.latent.nbytes + state.h.nbytes + state.c.nbytes + _OVERHEAD
+        real = 0 if self.real is None else self.real.bytes
+        return state.latent.nbytes + state.h.nbytes + state.c.nbytes + real + _OVERHEAD
 
 
 class History:

@@ -22,7 +22,7 @@ FILM_SIZE = (960, 720)
 """Pixels."""
 
 _GIF_EVERY = 2  # steps per picture: 25 pictures a second where the dream has 50 steps
-_GIF_COLOURS = 96
+_GIF_COLOURS = 64
 
 
 class Camera:
@@ -106,7 +106,7 @@ class Film:
         """Finishes the file, if there was anything to see."""
         if self._writer is not None:
             self._writer.release()
-            os.replace(self._unfinished, self._path)
+            self._unfinished.replace(self._path)
 
 
 def _durations(count: int, seconds: float) -> list[int]:
@@ -121,4 +121,4 @@ def _common_palette(pictures: list[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(chosen)))
     for index, picture in enumerate(chosen):
         sheet.paste(picture, (0, index * GIF_SIZE[1]))
-    return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
+    return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.FASTOCTREE)

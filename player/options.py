@@ -16,7 +16,8 @@ import tyro
 from player import driving
 from player.driving import Driver
 from player.recording import Planned
-from wm_tf.config import Task, get_task
+from player.world import NOISE, REAL, Source
+from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
 
@@ -36,6 +37,10 @@ class Options:
     """Another seed gives other dreams."""
     temperature: float | None = None
     """How uncertain the dream is; above 0 (default: the models' own)."""
+    start: str = "real"
+    """What the dream begins from: real (a recorded frame), noise, or a picture file."""
+    keys: Path | None = None
+    """Other keys: a TOML file of lines such as gas = ["up", "i"]; H shows the commands."""
     headless: bool = False
     """The same loop without a display, as fast as it goes."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -107,6 +112,28 @@ def require_display(environment: dict[str, str] | os._Environ[str] | None = None
             "no display (neither DISPLAY nor WAYLAND_DISPLAY is set); "
             "python -m player --headless --gif dream.gif makes an animation of a drive instead"
         )
+
+
+def source_of(start: str) -> Source:
+    """What a dream begins from, of --start.
+
+    Raises:
+      UserError: neither a known word nor a picture that can be read.
+    """
+    if start in ("real", "noise"):
+        return REAL if start == "real" else NOISE
+    import cv2
+
+    data = np.fromfile(start, np.uint8) if Path(start).is_file() else np.zeros(0, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise UserError(f"--start: expected real, noise or a picture file, got {start!r}")
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side, ::-1]  # OpenCV reads BGR
+    small = cv2.resize(square, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
+    return Source("picture", np.ascontiguousarray(small))
 
 
 def read_actions(path: Path, task: Task) -> list[Planned]:

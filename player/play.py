@@ -16,8 +16,10 @@ import numpy as np
 from player import options as command_line
 from player import recording
 from player import world as worlds
+from player.commands import BINDINGS
 from player.driving import Driver
 from player.options import Options
+from player.real import RealWorld
 from player.recording import Planned
 from player.session import Session
 from player.world import World
@@ -62,6 +64,7 @@ def main(
 def play(options: Options, load: Load, started: float) -> None:
     """Opens a window (or none), loads, drives until it is over and writes what was asked for."""
     script = _script(options)
+    command_line.source_of(options.start)
     if options.headless:
         os.environ["SDL_VIDEODRIVER"] = "dummy"
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
@@ -72,18 +75,21 @@ def play(options: Options, load: Load, started: float) -> None:
     import pygame
 
     from player import app as loop
+    from player.devices import rebound
     from player.loading import Loading
 
     try:
         loop.open_window(options.task)
     except pygame.error as error:
         raise UserError(f"no window could be opened ({error}); try --headless") from None
+    bindings = BINDINGS if options.keys is None else rebound(options.keys)
     loading = Loading(lambda: load(options.models, options.task))
     app = loop.App(
         options.task,
         loading,
         lambda world: _session(options, world, script),
         limits=_limits(options),
+        bindings=bindings,
         real_time=not options.headless,
         cameras=_cameras(options),
         export=None if options.headless else lambda path: _export(options, path),
@@ -92,6 +98,8 @@ def play(options: Options, load: Load, started: float) -> None:
         app.run()
         _write(options, app, started)
     finally:
+        if app.session is not None:
+            app.session.close()
         pygame.quit()
         if loading.running:
             # Someone quit while TensorFlow was being imported: the interpreter cannot be
@@ -167,10 +175,23 @@ def _session(options: Options, world: World, script: list[Planned]) -> Session:
         temperature=options.temperature,
         driver=driver,
         script=script,
+        source=command_line.source_of(options.start),
+        make_real=lambda: _real_world(world),
     )
     if options.actions is not None and recording.is_recording(options.actions):
         session.replay(recording.read(options.actions, world.task, world.digest))
     return session
+
+
+def _real_world(world: World) -> RealWorld:
+    """The task's real environment; raises UserError where it cannot be made."""
+    from wm_tf.envs import task_module
+
+    try:
+        environment = task_module(world.task.name).make()
+    except ImportError as error:
+        raise UserError(f"no real environment: {error}") from error
+    return RealWorld(world, environment)
 
 
 def demonstration(world: World) -> list[Planned]:
@@ -182,8 +203,8 @@ def demonstration(world: World) -> list[Planned]:
         actions = np.stack([sway, gas, np.zeros_like(sway)], axis=1)
     else:
         actions = np.sign(sway)[:, None]
-    nobody = np.zeros(world.task.action_size, bool)
-    return [Planned(action, nobody) for action in actions.astype(np.float32)]
+    hands = np.ones(world.task.action_size, bool)
+    return [Planned(action, hands) for action in actions.astype(np.float32)]
 
 
 def _write(options: Options, app: Any, started: float) -> None:

@@ -2,7 +2,8 @@
 
 First line: {"recording": 1, "task", "models", "state"}, the state from which it starts (float32
 arrays in base64) and the digest of the models' manifest. Then a line per step: {"action",
-"by_human", "temperature"} and, where latents were held by hand, "pins". Last line: {"end":
+"by_human", "temperature"}, where latents were held by hand "pins", and where the dream went on in
+one of several futures "seed". Last line: {"end":
 {"steps", "return", "latent", "sha256"}}: the digest of the last latent, by which one knows that a
 replay was exact, and of all the bytes before this line, by which damage is found.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ class Planned:
     by_human: np.ndarray  # [A] bool
     temperature: float | None = None  # None: the session's
     pins: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None  # of the noise from this step on; None: as before
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,17 @@ class Recording:
 
 def of(moments: Sequence[Moment], task: str, models: str) -> Recording:
     """The recording of consecutive moments, the first of which it starts from."""
-    steps = tuple(Planned(m.action, m.by_human, m.temperature, m.pins) for m in moments[1:])
+    steps = tuple(_planned_of(before, now) for before, now in itertools.pairwise(moments))
     total = moments[-1].total - moments[0].total
     last = latent_digest(moments[-1].state.latent)
     return Recording(task, models, moments[0].state, steps, total, last)
+
+
+def repeatable(moments: Sequence[Moment]) -> Sequence[Moment]:
+    """The end of a drive that its actions alone repeat: what comes after real frames set it."""
+    followed = [m.real is not None and m.state is m.real.state for m in moments]
+    first = max((index for index, real in enumerate(followed) if real), default=0)
+    return moments[first:]
 
 
 def latent_digest(latent: np.ndarray) -> str:
@@ -146,13 +156,18 @@ class Recorder:
         """Whether the recording is of that history, and not of a dream that was left."""
         return history is self._history
 
-    def finish(self, task: str, models: str) -> Recording | None:
-        """Ends the recording; None if nothing was driven."""
+    def finish(self) -> tuple[list[Moment], Sequence[Moment]]:
+        """Ends the recording: (the moments recorded, those and all before them in the dream)."""
         history, self._history = self._history, None
         if history is None:
-            return None
-        moments = [m for m in history.moments if m.state.step >= self._first_step]
-        return of(moments, task, models) if len(moments) > 1 else None
+            return [], []
+        everything = history.moments
+        return [m for m in everything if m.state.step >= self._first_step], everything
+
+
+def _planned_of(before: Moment, now: Moment) -> Planned:
+    seed = now.state.seed if now.state.seed != before.state.seed else None
+    return Planned(now.action, now.by_human, now.temperature, now.pins, seed)
 
 
 def _step_line(step: Planned) -> dict[str, Any]:
@@ -161,13 +176,18 @@ def _step_line(step: Planned) -> dict[str, Any]:
         "by_human": [bool(value) for value in step.by_human],
         "temperature": step.temperature,
     }
-    return line | ({"pins": [list(pin) for pin in step.pins]} if step.pins else {})
+    if step.pins:
+        line["pins"] = [list(pin) for pin in step.pins]
+    if step.seed is not None:
+        line["seed"] = int(step.seed)
+    return line
 
 
 def _planned(line: dict[str, Any]) -> Planned:
     pins = tuple((int(dimension), float(value)) for dimension, value in line.get("pins", ()))
     action = np.array(line["action"], np.float32)
-    return Planned(action, np.array(line["by_human"], bool), line["temperature"], pins)
+    return Planned(action, np.array(line["by_human"], bool), line["temperature"], pins,
+                   line.get("seed"))  # fmt: skip
 
 
 def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:

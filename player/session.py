@@ -7,26 +7,39 @@ a window, without a display and in a test.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from player import driving
+from player import driving, stepping
 from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
+from player.futures import Futures
 from player.history import History, Moment
+from player.real import RealMoment, RealWorld
 from player.recording import Planned, Recording
-from player.world import World
+from player.world import NOISE, REAL, Source, World
+from wm_tf import seeding
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
+from wm_tf.seeding import Purpose
 
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """How fast the dream runs, as a multiple of the environment's own rate."""
 
 TEMPERATURES = (0.05, *(tenth / 10 for tenth in range(1, 12)), 1.15, 1.2, 1.3, 1.4, 1.5)
 """What `[` and `]` step through; any other positive one can be given at the start."""
+
+
+class View(enum.Enum):
+    """What runs."""
+
+    DREAM = "dream"
+    REAL = "real"  # the dream follows the real frames, step by step
+    BOTH = "both"  # from the same moment, under the same actions
 
 
 class Session:
@@ -40,6 +53,8 @@ class Session:
         temperature: float | None = None,
         driver: Driver | None = None,
         script: Sequence[Planned] = (),
+        source: Source = REAL,
+        make_real: Callable[[], RealWorld] | None = None,
     ) -> None:
         """Begins the first dream.
 
@@ -47,6 +62,8 @@ class Session:
           temperature: of the dream; the manifest's if None.
           driver: who drives; assist if None and there is a controller, else the human.
           script: steps that are driven before anyone else drives.
+          source: what the first dream begins from.
+          make_real: makes the real environment when it is first wanted.
 
         Raises:
           UserError: a temperature that is not positive, or a controller that is not there.
@@ -64,12 +81,18 @@ class Session:
         self.speed = 1.0
         self.rewinding = False
         self.pins: dict[int, float] = {}
+        self.view = View.DREAM
+        self._make_real = make_real
+        self._real: RealWorld | None = None
+        self._source = source
         self._place = 0  # which start
         self._chance = 0  # which dream from there
         self._kept: tuple[Moment, ...] | None = None
         self._script = list(script)
         self._scripted = 0
         self._new_future = False
+        self._new_seed: int | None = None
+        self.futures: Futures | None = None  # possible next seconds, while they are shown
         self.history = History(self._beginning())
 
     # What the view reads -------------------------------------------------------------------
@@ -98,7 +121,9 @@ class Session:
         return self._kept is not None
 
     def frame(self) -> np.ndarray:
-        """The present picture, uint8 [64, 64, 3]."""
+        """The present picture, uint8 [64, 64, 3]: dreamt, except in the real view."""
+        if self.view is View.REAL and self.now.real is not None:
+            return self.now.real.frame
         return self.world.frame(self.now.state)
 
     def expectation(self) -> dict[str, np.ndarray] | None:
@@ -113,7 +138,11 @@ class Session:
     def tick(self, hands: Hands = HANDS_OFF) -> bool:
         """Lets one step of the environment's clock go by; whether the dream moved on."""
         if self.rewinding:
+            self.futures = None
             return self.history.move(-1)
+        if self.futures is not None:
+            self.futures.grow()
+            return False
         if self.paused or self.ended:
             return False
         return self.advance(hands)
@@ -136,6 +165,7 @@ class Session:
     def replay(self, recording: Recording) -> None:
         """Begins where a recording began and drives as it did, until someone takes over."""
         self._script, self._scripted = list(recording.steps), 0
+        self.view = View.DREAM
         self._new_future = False
         self.history = History(replace(self._beginning(), state=recording.start))
 
@@ -145,8 +175,27 @@ class Session:
         if action is not None:
             action(self)
 
+    def choose(self, index: int) -> None:
+        """Goes on in one of the futures that are shown; it plays until someone acts."""
+        if self.futures is None or not self.futures.futures[index].moments:
+            return
+        moments = self.futures.futures[index].moments
+        self._diverge()
+        self._new_future = False
+        for moment in moments:
+            self.history.append(moment)
+        self.history.move(-len(moments))
+        self.paused = False
+
+    def close(self) -> None:
+        """Ends the real environment, if there is one."""
+        if self._real is not None:
+            self._real.close()
+
     def pin(self, dimension: int, value: float) -> None:
-        """Sets a latent dimension now and holds it there from now on."""
+        """Sets a latent dimension now and holds it there from now on (not in the real view)."""
+        if self.view is View.REAL:
+            return
         self.pins[dimension] = float(np.float32(value))
         self._repaint()
 
@@ -159,32 +208,44 @@ class Session:
 
     def _beginning(self) -> Moment:
         size = self.world.task.action_size
+        real = None
+        if self.view is View.DREAM or self._real is None:
+            state = self.world.start(self.seed, self._place, self._chance, self._source)
+        else:
+            stream = seeding.sequence(self.seed, Purpose.PLAYER, self._place, self._chance)
+            real = self._real.begin(seeding.environment_seed(stream))
+            state = real.state
         return Moment(
-            state=self.world.start(self.seed, self._place, self._chance),
+            state=state,
+            real=real,
             action=np.zeros(size, np.float32),
             by_human=np.zeros(size, bool),
             temperature=self.temperature,
         )
 
     def _next_moment(self, hands: Hands) -> Moment:
+        self._follow_script()
         before = self.now
         wish = self.world.wish(before.state)
-        self._follow_script()
         drive = self._drive(hands, wish)
-        action = driving.clip(self.world.task, drive.action)
-        outcome = self.world.step(before.state, action, self.temperature)
-        moment = Moment(
-            state=outcome.state,
-            action=action,
-            by_human=drive.by_human,
-            wish=wish,
-            temperature=self.temperature,
-            reward=outcome.reward,
-            total=before.total + outcome.reward,
-            done_probability=outcome.done_probability,
-            ended=outcome.ended,
-        )
-        return self._with_pins(moment)
+        drive = replace(drive, action=driving.clip(self.world.task, drive.action))
+        real = self._real_step(before, drive.action)
+        if self.view is View.REAL and real is not None:
+            return stepping.followed(before, real, drive, wish, self.temperature)
+        if self._new_seed is not None:
+            before = replace(before, state=replace(before.state, seed=self._new_seed))
+            self._new_seed = None
+        moment = stepping.dreamt(self.world, before, drive, wish, self.temperature, real)
+        return stepping.pinned(moment, self.pins)
+
+    def _real_step(self, before: Moment, action: np.ndarray) -> RealMoment | None:
+        if self.view is View.DREAM or self._real is None or before.real is None:
+            return None
+        return self._real.step(before.real, action, self._past)
+
+    def _past(self) -> list[np.ndarray]:
+        """The actions that led to the present, since the real environment began."""
+        return [m.action for m in self.history.moments if m.real is not None and m.real.step > 0]
 
     def _drive(self, hands: Hands, wish: np.ndarray | None) -> driving.Drive:
         task = self.world.task
@@ -201,25 +262,52 @@ class Session:
             planned = self._script[self._scripted]
             if planned.temperature is not None:
                 self.temperature = planned.temperature
+                self._new_seed = planned.seed
                 self.pins = dict(planned.pins)
 
     def _diverge(self) -> None:
         """Something new: neither the future that was rewound nor the script's goes on."""
         self._new_future = True
         self._script = []
-
-    def _with_pins(self, moment: Moment) -> Moment:
-        if not self.pins:
-            return moment
-        latent = moment.state.latent.copy()
-        for dimension, value in self.pins.items():
-            latent[0, dimension] = value
-        state = replace(moment.state, latent=latent)
-        return replace(moment, state=state, pins=tuple(sorted(self.pins.items())))
+        self.futures = None
 
     def _repaint(self) -> None:
         self._diverge()
-        self.history.replace_now(self._with_pins(self.now))
+        self.history.replace_now(stepping.pinned(self.now, self.pins))
+
+    # Views ---------------------------------------------------------------------------------
+
+    def _next_view(self) -> None:
+        views = list(View)
+        self.view = views[(views.index(self.view) + 1) % len(views)]
+        self._diverge()
+        if self.now.real is None and self.view is not View.DREAM:
+            self._begin_really()
+
+    def _begin_really(self) -> None:
+        if self._real is None:
+            try:
+                if self._make_real is None:
+                    raise UserError("there is no real environment here")
+                self._real = self._make_real()
+            except UserError:
+                self.view = View.DREAM
+                raise
+        self._begin(self._place, self._chance)
+
+    def _synchronise(self) -> None:
+        if self.view is View.BOTH and self.now.real is not None:
+            self._diverge()
+            now = replace(self.now, state=self.now.real.state, ended=False)
+            self.history.replace_now(now)
+
+    def _toggle_futures(self) -> None:
+        if self.futures is not None:
+            self.futures = None
+        elif self.view is not View.DREAM:
+            raise UserError("futures are dreamt in the dream view alone")
+        elif not self.ended:
+            self.futures = Futures(self.world, self.now, self.driver, self.temperature)
 
     # Commands ------------------------------------------------------------------------------
 
@@ -227,6 +315,7 @@ class Session:
         self._place, self._chance = place, chance
         self._script = []
         self._new_future = False
+        self.futures = None
         self.pins = {}
         self.history = History(self._beginning())
 
@@ -236,17 +325,24 @@ class Session:
     def _begin_same(self) -> None:
         self._begin(self._place, self._chance)
 
+    def _begin_in_noise(self) -> None:
+        self._source = NOISE
+        self._begin(self._place + 1, 0)
+
     def _begin_elsewhere(self) -> None:
+        self._source = REAL
         self._begin(self._place + 1, 0)
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused
 
     def _step_forward(self) -> None:
+        self.futures = None
         self.paused = True
         self.advance()
 
     def _step_back(self) -> None:
+        self.futures = None
         self.paused = True
         self.history.move(-1)
 
@@ -292,6 +388,14 @@ class Session:
         Command.BEGIN_AGAIN: _begin_again,
         Command.BEGIN_SAME: _begin_same,
         Command.BEGIN_ELSEWHERE: _begin_elsewhere,
+        Command.FUTURES: _toggle_futures,
+        Command.FUTURE_1: lambda self: self.choose(0),
+        Command.FUTURE_2: lambda self: self.choose(1),
+        Command.FUTURE_3: lambda self: self.choose(2),
+        Command.FUTURE_4: lambda self: self.choose(3),
+        Command.NEXT_VIEW: _next_view,
+        Command.SYNCHRONISE: _synchronise,
+        Command.BEGIN_IN_NOISE: _begin_in_noise,
         Command.PAUSE: _toggle_pause,
         Command.STEP_FORWARD: _step_forward,
         Command.STEP_BACK: _step_back,

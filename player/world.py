@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,12 +24,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a dream begins from: a recorded real frame, noise or a picture of one's own."""
+
+    kind: Literal["real", "noise", "picture"] = "real"
+    picture: np.ndarray | None = None  # uint8 [64, 64, 3]
+
+
+REAL, NOISE = Source("real"), Source("noise")
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What one step of the dream gave."""
 
     state: DreamState
     reward: float
-    done_probability: float
+    done_probability: float  # the weight of endings in the loss taken out
     ended: bool
 
 
@@ -46,17 +57,31 @@ class World:
         manifest = json.dumps(dict(models.manifest), sort_keys=True)
         self.digest = hashlib.sha256(manifest.encode()).hexdigest()
 
-    def start(self, seed: int, place: int, chance: int) -> DreamState:
-        """The beginning of a dream.
+    def start(self, seed: int, place: int, chance: int, source: Source = REAL) -> DreamState:
+        """The beginning of a dream; M's state is zero unless a recorded moment says otherwise.
 
         Args:
           seed: the player's seed.
           place: which of the endless stream of starts.
           chance: which of the dreams from that start.
+          source: where its latent comes from.
         """
-        state = self._dream.initial(seeding.generator(seed, Purpose.PLAYER, place), 1)
+        generator = seeding.generator(seed, Purpose.PLAYER, place)
+        state = self._dream.initial(generator, 1)
+        if source.kind != "real":
+            state = self._from_latent(state, self._latent_of(source, generator))
         stream = seeding.sequence(seed, Purpose.PLAYER, place, chance)
         return replace(state, seed=seeding.environment_seed(stream), step=0)
+
+    def _latent_of(self, source: Source, generator: np.random.Generator) -> np.ndarray:
+        normal = generator.standard_normal((1, self.task.latent_size), np.float32)
+        if source.picture is None:
+            return normal
+        mean, log_variance = self._models.encode(source.picture[None])
+        return mean + np.exp(0.5 * log_variance) * normal
+
+    def _from_latent(self, state: DreamState, latent: np.ndarray) -> DreamState:
+        return replace(state, latent=latent, h=np.zeros_like(state.h), c=np.zeros_like(state.c))
 
     def step(self, state: DreamState, action: np.ndarray, temperature: float) -> Outcome:
         """The dream after `action` [A]."""
@@ -66,13 +91,45 @@ class World:
         return Outcome(
             result.state,
             float(result.reward[0]),
-            float(result.done_probability[0]),
+            self._probability(float(result.done_probability[0])),
             bool(ended[0]),
         )
+
+    def _probability(self, as_trained: float) -> float:
+        """P(end), without the weight that endings had in the end head's loss."""
+        from wm_tf.dream.world import without_weight
+
+        return float(without_weight(as_trained, self._models.end.odds_correction))
 
     def frame(self, state: DreamState) -> np.ndarray:
         """The picture of a state, uint8 [64, 64, 3]."""
         return self._dream.frame(state)[0]
+
+    def rest(self, seed: int) -> DreamState:
+        """An empty state at an episode's beginning: M's state is zero."""
+        from wm_tf.dream.world import DreamState
+
+        latent = np.zeros((1, self.task.latent_size), np.float32)
+        zero = np.zeros((1, self.task.hidden_size), np.float32)
+        return DreamState(latent, zero, zero, seed=seed, step=0)
+
+    def seen(self, frame: np.ndarray, state: DreamState) -> DreamState:
+        """`state` with its latent sampled from what V sees in a frame, uint8 [64, 64, 3]."""
+        mean, log_variance = self._models.encode(frame[None])
+        generator = np.random.default_rng([state.seed, state.step])
+        normal = generator.standard_normal(mean.shape, np.float32)
+        return replace(state, latent=mean + np.exp(0.5 * log_variance) * normal)
+
+    def followed(self, state: DreamState, action: np.ndarray) -> tuple[np.ndarray, DreamState]:
+        """M's step: (the mean of the latent that it expects [1, Z], its next state)."""
+        result = self._models.step(state.latent, action[None], state.h, state.c)
+        weights = _softmax(result["logits"])
+        expected = (weights * result["mean"]).sum(axis=-1)
+        return expected, replace(state, h=result["h"], c=result["c"], step=state.step + 1)
+
+    def picture(self, latent: np.ndarray) -> np.ndarray:
+        """The picture of a latent [1, Z], uint8 [64, 64, 3]."""
+        return np.rint(self._models.decode(latent)[0] * 255.0).astype(np.uint8)
 
     def wish(self, state: DreamState) -> np.ndarray | None:
         """What the controller would do, [A]; None where there is none."""
@@ -83,13 +140,16 @@ class World:
     def expectation(self, state: DreamState, action: np.ndarray) -> dict[str, np.ndarray]:
         """M's mixture for the next latent: weights, mean and std, each [Z, K]."""
         result: dict[str, Any] = self._models.step(state.latent, action[None], state.h, state.c)
-        logits = result["logits"][0]
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return {
-            "weights": weights / weights.sum(axis=-1, keepdims=True),
+            "weights": _softmax(result["logits"][0]),
             "mean": result["mean"][0],
             "std": np.exp(result["log_std"][0]),
         }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def load(models: Path, task: str) -> World:

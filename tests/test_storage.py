@@ -27,7 +27,7 @@ from wm_tf.storage import (
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits and signals")
 same_folder = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 # What JSON can hold; names of arrays as they occur in code.
@@ -139,7 +139,7 @@ def test_flipped_bits_are_found(file):
     path, read = file
     data = path.read_bytes()
     numbers = np.random.default_rng(7)
-    bits = numbers.integers(0, 8 * len(data), 400).tolist()
+    bits = numbers.integers(0, 8 * len(data), 250).tolist()
     missed = []
     for bit in bits:
         damaged = bytearray(data)
@@ -262,7 +262,7 @@ for number in range(10**6):
     print(number, flush=True)
 """
     numbers = np.random.default_rng(3)
-    for _ in range(5):
+    for _ in range(4):
         writer = run(code, tmp_path)
         writer.stdout.readline()
         time.sleep(numbers.uniform(0.0, 0.1))

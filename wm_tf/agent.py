@@ -6,7 +6,7 @@ small data and what it gives depends on nothing but itself: a network's result d
 the size of its batch, so the batch of a chunk always has `ROLLOUTS` rows, and a rollout that has
 ended stays in it.
 
-At step t the agent sees frame_t, samples z_t from V's moments, and acts on [z_t, h_t], where h_t was
+At step t the agent sees frame_t, samples z_t from V's moments and acts on [z_t, h_t], where h_t was
 returned by M's step on (z_{t-1}, a_{t-1}).
 """
 
@@ -25,6 +25,8 @@ from wm_tf import seeding
 from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.envs import task_module
+from wm_tf.errors import RunFailed, UserError
+from wm_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from wm_tf.models import Memory, Vision
@@ -163,7 +165,7 @@ class WorldModelActor:
 
 
 def play(chunk: Chunk) -> list[Outcome]:
-    """Plays a chunk's rollouts to their ends; writes the episodes that are to be recorded."""
+    """Plays a chunk's rollouts to their ends; an episode to be recorded is written as it ends."""
     task = get_task(chunk.task)
     seeds, generators = zip(*(rollout.streams() for rollout in chunk.rollouts), strict=True)
     environments = _environments(chunk.task, chunk.official_frames)[: len(seeds)]
@@ -180,6 +182,7 @@ def play(chunk: Chunk) -> list[Outcome]:
         if all(record.ended for record in records):
             break
     for record, rollout in zip(records, chunk.rollouts, strict=True):
+        record.cut()
         if rollout.record is not None:
             policy = "random" if chunk.models is None else f"controller, noise {rollout.noise}"
             write_episode(rollout.record, record.episode(policy), task)
@@ -219,13 +222,21 @@ class _Record:
             self._truncated = True
         self.ended = self._terminated or self._truncated
 
+    def cut(self) -> None:
+        """Marks a rollout that reached the chunk's `max_steps` as truncated."""
+        self._truncated = self._truncated or not self.ended
+        self.ended = True
+
     def outcome(self) -> Outcome:
         return Outcome(
             float(np.sum(self._rewards)), len(self._rewards), self._terminated, self._truncated
         )
 
-    def episode(self, policy: str) -> Episode:
-        return Episode(
+    def write(self, rollout: Rollout, chunk: Chunk, task: Task) -> None:
+        """Writes the episode if it is to be recorded, and forgets its frames."""
+        if rollout.record is None:
+            return
+        episode = Episode(
             frames=np.stack(self._frames),
             actions=np.stack(self._actions).astype(np.float32),
             rewards=np.array(self._rewards, np.float32),
@@ -233,14 +244,18 @@ class _Record:
             truncated=self._truncated,
             last_frame_repeated=self._last_frame_repeated,
             seed=self._seed,
-            policy=policy,
+            policy="random" if chunk.models is None else f"controller, noise {rollout.noise}",
         )
+        self._frames.clear()
+        write_episode(rollout.record, episode, task)
 
 
 def _actor(chunk: Chunk, task: Task, generators: Sequence[np.random.Generator]) -> Actor:
     if chunk.models is None:
         return RandomActor(task, generators)
     vision, memory, controller = _models(chunk.models, chunk.task)
+    if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
+        raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")
     parameters = np.stack(
         [
             controller.parameters.numpy() if rollout.parameters is None else rollout.parameters
@@ -260,8 +275,12 @@ def _environments(task: str, official_frames: bool) -> list[gymnasium.Env]:
 @lru_cache(maxsize=1)
 def _models(models: ModelsAt, task: str) -> Any:
     """This process's models, loaded anew only when their checksum changes."""
+    import_tensorflow()
+    from wm_tf.serving import manifest
     from wm_tf.serving.load import load_keras
 
+    if manifest.checksum(models.folder / task) != models.checksum:
+        raise RunFailed(f"{models.folder / task}: the models changed while they were used")
     return load_keras(models.folder, task)
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -29,6 +28,10 @@ from wm_tf.config import (
 )
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.execution import LocalExecutor
+from wm_tf.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from wm_tf.pipeline.run import Run
 
 CHUNK_TIMEOUT = 1800.0
 """Seconds after which a chunk's worker is taken for hung."""
@@ -48,12 +51,15 @@ class _Training:
     """Where the defaults of the hyper-parameters come from."""
     seed: int = 1
     """Of everything random in the run."""
+    skip_corrupt: bool = False
+    """Leave damaged episodes out, and count them, instead of stopping at the first."""
 
-    def open(self) -> Any:
-        from wm_tf.run import Run
+    def open(self) -> Run:
+        from wm_tf.pipeline.run import Run
 
         folder = self.run or Path("runs") / self.task
-        return Run.open(folder, preset(self.task, self.preset, self.seed))
+        config = preset(self.task, self.preset, self.seed)
+        return Run.open(folder, config, self.skip_corrupt)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ class Collect(_Stage):
     hyper: tyro.conf.OmitArgPrefixes[CollectConfig] = field(default_factory=CollectConfig)
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.stages import collect_round
 
         with _executor(self.workers) as executor:
-            print(pipeline.collect_round(self.open(), executor, self.round, self.hyper))
+            _show(collect_round(self.open(), executor, self.round, self.hyper))
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,10 @@ class TrainVision(_Stage):
     hyper: tyro.conf.OmitArgPrefixes[VisionConfig] = field(default_factory=VisionConfig)
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.stages import vision_round
 
-        print(pipeline.vision_round(self.open(), self.round, self.hyper))
+        _show(vision_round(self.open(), self.round, self.hyper))
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,10 @@ class Encode(_Stage):
     """Encode the episodes' frames with V."""
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.dataset import encode_rounds
 
-        print(f"{len(pipeline.encode_rounds(self.open(), self.round))} episodes are encoded")
+        _show({"episodes": len(encode_rounds(self.open(), self.round))})
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,14 @@ class TrainMemory(_Stage):
     hyper: tyro.conf.OmitArgPrefixes[MemoryConfig] = field(default_factory=MemoryConfig)
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.checkpoints import last_parameters
+        from wm_tf.pipeline.exports import export_round
+        from wm_tf.pipeline.stages import memory_round
 
         run = self.open()
-        print(pipeline.memory_round(run, self.round, self.hyper))
-        pipeline.export_round(run, self.round, pipeline.last_parameters(run, self.round, "dream"))
+        _show(memory_round(run, self.round, self.hyper))
+        export_round(run, self.round, last_parameters(run, self.round, "dream"))
 
 
 @dataclass(frozen=True)
@@ -126,15 +138,16 @@ class TrainController(_Stage):
     hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.checkpoints import best_of_round
+        from wm_tf.pipeline.exports import controller_of, export_round
+        from wm_tf.pipeline.stages import controller_round
 
         run = self.open()
-        initial = None if self.init is None else pipeline.controller_of(self.init, self.task)
+        initial = None if self.init is None else controller_of(self.init, self.task)
         with _executor(self.workers) as executor:
-            pipeline.controller_round(
-                run, executor, self.round, self.hyper, env=self.env, initial=initial
-            )
-        pipeline.export_round(run, self.round, pipeline.best_of_round(run, self.round).parameters)
+            controller_round(run, executor, self.round, self.hyper, env=self.env, initial=initial)
+        export_round(run, self.round, best_of_round(run, self.round).parameters)
 
 
 @dataclass(frozen=True)
@@ -145,9 +158,10 @@ class Export(_Training):
     """Folder that holds the task's folder."""
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.exports import publish
 
-        print(pipeline.publish(self.open(), self.out))
+        print(publish(self.open(), self.out))
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,11 @@ class Evaluate:
     def __call__(self) -> None:
         from wm_tf.evaluate import evaluate, print_result, write_json
 
+        for name, least in (("episodes", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
+                )
         with _executor(self.workers) as executor:
             result = evaluate(
                 executor,
@@ -202,10 +221,24 @@ class Reproduce(_Training):
     """Processes that play."""
 
     def __call__(self) -> None:
-        from wm_tf import pipeline
+        import_tensorflow()
+        from wm_tf.pipeline.reproduce import reproduce
 
         with _executor(self.workers) as executor:
-            pipeline.reproduce(self.open(), executor, self.iterations)
+            reproduce(self.open(), executor, self.iterations)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speeds side by side."""
+
+    json: Path | None = None
+    """Where to write the table."""
+
+    def __call__(self) -> None:
+        from wm_tf.bench import bench
+
+        bench(self.json)
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -217,6 +250,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": Export,
     "evaluate": Evaluate,
     "reproduce": Reproduce,
+    "bench": Bench,
 }
 
 _HYPER: dict[str, str] = {
@@ -233,7 +267,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: could not be finished; 2: input that cannot be used; 130: Ctrl-C.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         _parse(list(sys.argv[1:] if arguments is None else arguments))()
     except UserError as error:
@@ -255,7 +288,7 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         raise SystemExit(0)
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")
-    defaults: dict[str, Any] = {"task": tyro.MISSING}
+    defaults: dict[str, Any] = {} if name == "bench" else {"task": tyro.MISSING}
     if name in _HYPER:
         defaults["hyper"] = getattr(_round(arguments[1:]), _HYPER[name])
     parsed: Callable[[], None] = tyro.cli(
@@ -280,6 +313,13 @@ def _round(arguments: list[str]) -> Stages:
         raise UserError(str(error)) from None
 
 
+def _show(figures: Mapping[str, Any]) -> None:
+    """Prints a stage's figures, a line each."""
+    for name, value in figures.items():
+        if isinstance(value, int | float):
+            print(f"{name.replace('_', ' ')}: {value:.6g}")
+
+
 @contextlib.contextmanager
 def _executor(workers: int) -> Iterator[LocalExecutor]:
     if workers < 1:
@@ -289,7 +329,7 @@ def _executor(workers: int) -> Iterator[LocalExecutor]:
 
 
 def _usage() -> str:
-    lines = ["usage: python -m wm_tf COMMAND TASK [flags]", ""]
+    lines = ["usage: python -m wm_tf COMMAND [TASK] [flags]", ""]
     for name, command in COMMANDS.items():
         lines.append(f"  {name:18}{(command.__doc__ or '').splitlines()[0]}")
     return "\n".join([*lines, "", "python -m wm_tf COMMAND --help lists a command's flags."])

@@ -1,7 +1,7 @@
 """Gathers episodes in the real environment, in parallel, one file each.
 
-Episode i of a round depends on the run's seed, the round and i alone. The episodes that are there already
-are kept, so that the same command, typed again after an interruption, goes on where it was.
+Episode i of a round depends on the run's seed, the round and i alone. The episodes that are there
+already are kept, so that the same command, typed again after an interruption, goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+
+import numpy as np
 
 from wm_tf import agent
 from wm_tf.config import CollectConfig, Task
@@ -31,6 +33,7 @@ def collect(
     seed: int,
     round_index: int = 0,
     models: agent.ModelsAt | None = None,
+    controllers: Sequence[np.ndarray] = (),
 ) -> list[agent.Outcome]:
     """Plays a round's episodes and writes those that are missing.
 
@@ -41,13 +44,20 @@ def collect(
       config: how many, and how a controller's actions are disturbed.
       seed: of the run.
       round_index: of the round, counted from 0.
-      models: whose controller plays; None: the task's random policy.
+      models: whose V and M play; None: the task's random policy.
+      controllers: parameters [N] of the controllers that play, in turn.
 
     Returns:
       What the newly played episodes gave, in the order of completion.
     """
     missing = [
-        _rollout(folder, (round_index, index), seed, config, models is not None)
+        agent.Rollout(
+            seed=seed,
+            key=(int(Purpose.COLLECTION), round_index, index),
+            parameters=controllers[index % len(controllers)] if controllers else None,
+            noise=0.0 if models is None or _is_quiet(index, config) else config.noise,
+            record=episode_path(folder, index),
+        )
         for index in range(config.episodes)
         if not episode_path(folder, index).exists()
     ]
@@ -62,18 +72,10 @@ def collect(
     return _play(executor, work, config.episodes)
 
 
-def _rollout(
-    folder: Path, key: tuple[int, int], seed: int, config: CollectConfig, controlled: bool
-) -> agent.Rollout:
-    index = key[1]
-    # Every whole step of index * fraction is a quiet episode: spread evenly, whatever the number.
-    quiet = int((index + 1) * config.quiet_fraction) > int(index * config.quiet_fraction)
-    return agent.Rollout(
-        seed=seed,
-        key=(int(Purpose.COLLECTION), *key),
-        noise=config.noise if controlled and not quiet else 0.0,
-        record=episode_path(folder, index),
-    )
+def _is_quiet(index: int, config: CollectConfig) -> bool:
+    """Spreads the share of quiet episodes evenly over pairs, so that controllers take turns too."""
+    pair = index // 2
+    return int((pair + 1) * config.quiet_fraction) > int(pair * config.quiet_fraction)
 
 
 def _play(

@@ -11,7 +11,8 @@ can, as one frozen dataclass per stage. `preset(task, name)` builds the three pr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -94,6 +95,25 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
+def _check(config: Any, *, positive: Sequence[str] = (), fraction: Sequence[str] = ()) -> None:
+    """Raises UserError for a hyper-parameter that cannot be used.
+
+    Args:
+      positive: names of numbers above 0; all other numbers are at least 0.
+      fraction: names of numbers of at most 1.
+    """
+    for field_ in dataclasses.fields(config):
+        value, name = getattr(config, field_.name), field_.name.replace("_", "-")
+        if not isinstance(value, int | float):
+            continue
+        low = value <= 0 if field_.name in positive else value < 0
+        high = field_.name in fraction and value > 1
+        if not math.isfinite(value) or low or high:
+            above = "above 0" if field_.name in positive else "of at least 0"
+            below = " and at most 1" if field_.name in fraction else ""
+            raise UserError(f"--{name}: expected a number {above}{below}, got {value}")
+
+
 @dataclass(frozen=True)
 class CollectConfig:
     """How episodes are gathered in the real environment."""
@@ -109,6 +129,9 @@ class CollectConfig:
     patience: int = 0
     """An episode is cut after so many steps without a positive reward (0: never)."""
 
+    def __post_init__(self) -> None:
+        _check(self, positive=("episodes",), fraction=("quiet_fraction",))
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -117,13 +140,16 @@ class VisionConfig:
     epochs: int = 1
     """Passes over the training episodes."""
     frame_stride: int = 1
-    """Train on every n-th frame (neighbouring frames hardly differ); the offset changes by epoch."""
+    """Train on every n-th frame (neighbours hardly differ); the offset changes by episode."""
     batch_size: int = 100
     learning_rate: float = 1e-4
     kl_tolerance: float = 0.5
-    """The KL divergence of a frame is not pushed below this value times the latent size."""
+    """A frame's KL divergence is not pushed below this value times the latent size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains by it."""
+    """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains."""
+
+    def __post_init__(self) -> None:
+        _check(self, positive=("frame_stride", "batch_size", "learning_rate"))
 
 
 @dataclass(frozen=True)
@@ -144,6 +170,10 @@ class MemoryConfig:
     done_weight: float = 1.0
     done_positive_weight: float = 10.0
     """Weight of the steps that end an episode in the end head's loss."""
+
+    def __post_init__(self) -> None:
+        names = ("sequence_length", "batch_size", "learning_rate", "gradient_clip")
+        _check(self, positive=(*names, "done_positive_weight"), fraction=("dropout",))
 
 
 @dataclass(frozen=True)
@@ -168,6 +198,11 @@ class ControllerConfig:
     """The distribution's mean is scored in the real environment every so many generations."""
     selection_episodes: int = 16
 
+    def __post_init__(self) -> None:
+        names = ("generations", "population", "rollouts", "sigma", "horizon", "temperature")
+        positive = (*names, "selection_interval", "selection_episodes")
+        _check(self, positive=positive, fraction=("dropout",))
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -181,7 +216,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run: a first round from nothing, then rounds that collect with the last controller."""
+    """A whole run: a first round from nothing, then rounds that collect with the controller."""
 
     task: Task
     preset: str
@@ -202,12 +237,17 @@ def preset(task: str, name: str, seed: int = 1) -> Config:
     """The preset of that name for a task.
 
     Raises:
-      UserError: unknown task or preset.
+      UserError: unknown task or preset, or a negative seed.
     """
     if name not in get_args(PresetName):
         accepted = ", ".join(get_args(PresetName))
         raise UserError(f"unknown preset {name!r}: expected one of {accepted}")
+    if seed < 0:
+        raise UserError(f"--seed: expected a number of at least 0, got {seed}")
     iterations, first, later = _STAGES[get_task(task).name, name]
+    if later is None:  # the same once more, but driven by the controller
+        collect = dataclasses.replace(first.collect, policy="controller")
+        later = dataclasses.replace(first, collect=collect)
     return Config(get_task(task), name, seed, iterations, first, later)
 
 
@@ -230,11 +270,7 @@ _SMOKE = _round(
         generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2
     ),
 )
-_SMOKE_LATER = dataclasses.replace(
-    _SMOKE, collect=CollectConfig(episodes=4, policy="controller")
-)
-
-_STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages]] = {
+_STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages | None]] = {
     ("car_racing", "paper"): (
         1,
         _round(
@@ -243,24 +279,24 @@ _STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages]] = {
             MemoryConfig(epochs=20, sequence_length=999, batch_size=100, dropout=0.0),
             ControllerConfig(generations=1800, population=64, rollouts=16, dropout=0.0),
         ),
-        Stages(),
+        None,
     ),
     ("car_racing", "desktop"): (
-        6,
+        10,
         _round(
             CollectConfig(episodes=500, patience=100),
-            VisionConfig(epochs=2, frame_stride=2),
+            VisionConfig(epochs=3, frame_stride=2, learning_rate=5e-4),
             MemoryConfig(epochs=20),
-            ControllerConfig(generations=30, horizon=500),
+            ControllerConfig(generations=16, horizon=300, selection_interval=16),
         ),
         _round(
             CollectConfig(episodes=32, policy="controller", patience=200),
             VisionConfig(epochs=0),
             MemoryConfig(epochs=4),
-            ControllerConfig(generations=15, sigma=0.12, horizon=500),
+            ControllerConfig(generations=15, sigma=0.12, horizon=500, selection_interval=8),
         ),
     ),
-    ("car_racing", "smoke"): (2, _SMOKE, _SMOKE_LATER),
+    ("car_racing", "smoke"): (2, _SMOKE, None),
     ("take_cover", "paper"): (
         1,
         _round(
@@ -272,7 +308,7 @@ _STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages]] = {
                 dropout=0.0,
             ),
         ),
-        Stages(),
+        None,
     ),
     ("take_cover", "desktop"): (
         4,
@@ -291,5 +327,5 @@ _STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages]] = {
             ),
         ),
     ),
-    ("take_cover", "smoke"): (2, _SMOKE, _SMOKE_LATER),
+    ("take_cover", "smoke"): (2, _SMOKE, None),
 }

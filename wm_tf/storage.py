@@ -140,13 +140,22 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       DamagedFile: the file is missing or is not, byte for byte, what was written.
     """
+    with np.load(io.BytesIO(_checked_bytes(path)), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(str(arrays.pop(_METADATA)))
+
+
+def check(path: Path) -> None:
+    """Compares an npz file with the checksum that it carries; raises DamagedFile."""
+    _checked_bytes(path)
+
+
+def _checked_bytes(path: Path) -> bytes:
     data = _read_bytes(path)
     digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()
     if len(data) <= _DIGEST_LENGTH or data[-_DIGEST_LENGTH:] != digest:
         raise DamagedFile(f"{path}: damaged (its checksum does not match its content)")
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    return arrays, json.loads(str(arrays.pop(_METADATA)))
+    return data
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -115,31 +115,16 @@ class Panels:
         self._heading(surface, section, unit, "what M expected", hint)
         if expected is None:
             return
-        chosen = responsible(expected, latent)
-        for index, cell in enumerate(cells(section, unit, len(latent))):
-            pygame.draw.rect(surface, palette.PANEL, cell)
-            self._components(surface, cell, expected, index, int(chosen[index]))
-            y = _height(cell, float(latent[index]))
-            pygame.draw.circle(surface, palette.TEXT, (cell.centerx, y), max(2, round(2.5 * unit)))
-
-    def _components(
-        self,
-        surface: pygame.Surface,
-        cell: pygame.Rect,
-        expected: Mapping[str, np.ndarray],
-        index: int,
-        chosen: int,
-    ) -> None:
-        count = expected["weights"].shape[1]
-        width = cell.width / count
-        for k in range(count):
-            weight, mean, std = (float(expected[n][index, k]) for n in ("weights", "mean", "std"))
-            top, bottom = _height(cell, mean + std), _height(cell, mean - std)
-            colour = palette.CONTROLLER if k == chosen else palette.FAINT
-            bar = pygame.Rect(round(cell.left + k * width), round(top), 0, 0)
-            bar.width = max(1, round(width) - (1 if width > 2.5 else 0))
-            bar.height = max(2, round(bottom - top))
-            pygame.draw.rect(surface, _blend(palette.PANEL, colour, 0.15 + 0.85 * weight), bar)
+        places = cells(section, unit, len(latent))
+        for cell in places:
+            surface.fill(palette.PANEL, cell)
+        bars, colours = _mixture_bars(places, expected, responsible(expected, latent))
+        for bar, colour in zip(bars, colours, strict=True):
+            surface.fill(colour, bar)
+        dot = max(2, round(2.5 * unit))
+        for cell, value in zip(places, latent.tolist(), strict=True):
+            at = (cell.centerx - dot, round(_height(cell, value)) - dot, 2 * dot, 2 * dot)
+            surface.fill(palette.TEXT, at)
 
     def plots(
         self, surface: pygame.Surface, section: pygame.Rect, unit: float, moments: Sequence[Moment]
@@ -156,6 +141,33 @@ class Panels:
                 section.left, round(section.top + index * height), section.width, round(height - 4)
             )
             self._plot(surface, row, unit, name, values, limits, colour)
+
+    def drift(
+        self, surface: pygame.Surface, rect: pygame.Rect, unit: float, values: Sequence[float]
+    ) -> None:
+        """How far the dream's latent is from the real one, over the last moments."""
+        pygame.draw.rect(surface, palette.PANEL, rect)
+        margin = round(10 * unit)
+        at = (rect.left + margin, rect.top + margin)
+        name = "distance of the dream from what is real"
+        room = rect.width - 2 * margin - 44 * unit
+        self._text.draw(surface, name, self._text.fitting(name, 14 * unit, room), at)
+        now = f"{values[-1]:.2f}" if values else ""
+        right = (rect.right - margin, rect.top + margin)
+        self._text.draw(surface, now, 20 * unit, right, palette.WARNING, "topright")
+        below = (rect.left + margin, rect.top + margin + 22 * unit)
+        hint = "Y: dream on from what is real"
+        size = self._text.fitting(hint, 13 * unit, rect.width - 2 * margin)
+        self._text.draw(surface, hint, size, below, palette.FAINT)
+        area = rect.inflate(-2 * margin, -2 * margin)
+        area.height -= round(44 * unit)
+        area.bottom = rect.bottom - margin
+        if len(values) > 1 and area.height > 8:
+            x = np.linspace(area.right - area.width * len(values) / PLOT_MOMENTS, area.right,
+                            len(values))  # fmt: skip
+            y = area.bottom - np.asarray(values) / max(1.5, *values) * area.height
+            points = list(zip(x.tolist(), y.tolist(), strict=True))
+            pygame.draw.lines(surface, palette.WARNING, False, points, max(1, round(2 * unit)))
 
     def _plot(
         self,
@@ -198,7 +210,30 @@ def responsible(expected: Mapping[str, np.ndarray], latent: np.ndarray) -> np.nd
     return score.argmax(axis=1)
 
 
-def _blend(first: Colour, second: Colour, share: float) -> Colour:
-    share = min(max(share, 0.0), 1.0)
-    r, g, b = (round(a + (c - a) * share) for a, c in zip(first, second, strict=True))
-    return r, g, b
+def _mixture_bars(
+    places: Sequence[pygame.Rect], expected: Mapping[str, np.ndarray], chosen: np.ndarray
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Rectangles and colours of all components, [Z * K] of each: mean plus and minus std.
+
+    One expression for all of them: there are up to 320, sixty times a second.
+    """
+    weights, mean, std = expected["weights"], expected["mean"], expected["std"]
+    count = weights.shape[1]
+    left, width, centre, height = np.array(
+        [(cell.left, cell.width, cell.centery, cell.height) for cell in places]
+    ).T[..., None]
+    scale = height / 2 / LATENT_RANGE
+    top = centre - np.clip(mean + std, -LATENT_RANGE, LATENT_RANGE) * scale
+    bottom = centre - np.clip(mean - std, -LATENT_RANGE, LATENT_RANGE) * scale
+    step = width / count
+    x = left + step * np.arange(count)
+    bars = np.stack(np.broadcast_arrays(x, top, step * 0.8, bottom - top), axis=-1)
+    bars[..., 2:] = np.maximum(bars[..., 2:], (1, 2))
+    likely = np.arange(count) == chosen[:, None]
+    colour = np.where(likely[..., None], palette.CONTROLLER, palette.FAINT)
+    share = (0.15 + 0.85 * weights)[..., None]
+    colours = palette.PANEL + (colour - np.array(palette.PANEL)) * share
+    return (
+        bars.round().astype(int).reshape(-1, 4).tolist(),
+        colours.round().astype(int).reshape(-1, 3).tolist(),
+    )

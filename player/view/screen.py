@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pygame
 
-from player.commands import BINDINGS, Command, keys_label
+from player.commands import BINDINGS, Binding, Command, keys_label
 from player.driving import Driver
-from player.session import Session
+from player.futures import Futures
+from player.real import drift
+from player.session import Session, View
 from player.view import palette
 from player.view.instruments import Instruments, badge
 from player.view.layout import Layout, arrange
@@ -18,6 +20,8 @@ from player.view.palette import Type
 from player.view.panels import PLOT_MOMENTS, Panels, sections
 
 _HEARTBEAT_MOMENTS = 70
+
+_FIRST_COLUMN = ("Drive", "Time", "Begin")  # of the help overlay
 
 _DRIVER_NAMES: Mapping[Driver, str] = {
     Driver.ASSIST: "together",
@@ -49,7 +53,8 @@ class Show:
 class Screen:
     """Draws a session onto any surface."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, bindings: Sequence[Binding] = BINDINGS) -> None:
+        self._bindings = bindings
         self.text = Type()
         self._instruments = Instruments(task, self.text)
         self._panels = Panels(self.text)
@@ -65,7 +70,14 @@ class Screen:
         """
         layout = arrange(surface.get_size(), show.hud, show.panel)
         surface.fill(palette.BACKGROUND)
-        self._picture(surface, layout, frame, show.smooth)
+        if session.futures is not None:
+            self._futures(surface, layout, session.futures, show.smooth)
+        elif session.view is View.BOTH and session.now.real is not None:
+            self._both(surface, layout, session, frame, show.smooth)
+        else:
+            self._picture(surface, layout.picture, frame, show.smooth)
+        if session.view is View.REAL:
+            self._label(surface, layout.picture, "real, not dreamt", layout.unit)
         self._border(surface, layout, session)
         self._timeline(surface, layout, session)
         if show.hud:
@@ -73,7 +85,7 @@ class Screen:
             moments = session.history.recent(_HEARTBEAT_MOMENTS)
             self._instruments.draw(surface, layout.controls, moments, layout.unit)
         if layout.panel is not None and show.panel:
-            self._inside(surface, layout, session, show)
+            self._inside(surface, layout.panel, layout.unit, session, show)
         self._notices(surface, layout, session, show)
         if show.help:
             self._help(surface)
@@ -82,12 +94,55 @@ class Screen:
     # The dream -----------------------------------------------------------------------------
 
     def _picture(
-        self, surface: pygame.Surface, layout: Layout, frame: np.ndarray, smooth: bool
+        self, surface: pygame.Surface, rect: pygame.Rect, frame: np.ndarray, smooth: bool
     ) -> None:
         small = pygame.image.frombuffer(frame.tobytes(), (frame.shape[1], frame.shape[0]), "RGB")
-        place = surface.subsurface(layout.picture)  # scaled straight into it, without a copy
+        place = surface.subsurface(rect)  # scaled straight into it, without a copy
         scale = pygame.transform.smoothscale if smooth else pygame.transform.scale
-        scale(small.convert(surface), layout.picture.size, place)
+        scale(small.convert(surface), rect.size, place)
+
+    def _both(
+        self,
+        surface: pygame.Surface,
+        layout: Layout,
+        session: Session,
+        frame: np.ndarray,
+        smooth: bool,
+    ) -> None:
+        """Real beside dream; below, what M expected one step ahead, and how far they drifted."""
+        real = session.now.real
+        assert real is not None
+        left, right, small, plot = both_places(layout.picture)
+        self._picture(surface, left, real.frame, smooth)
+        self._picture(surface, right, frame, smooth)
+        unit = layout.unit
+        self._label(surface, left, "real, ended" if real.ended else "real", unit)
+        self._label(surface, right, "dream", unit)
+        if real.expected is not None:
+            self._picture(surface, small, session.world.picture(real.expected), smooth)
+        self._label(surface, small, "one step ahead", unit)
+        moments = session.history.recent(PLOT_MOMENTS)
+        values = [drift(m.real, m.state) for m in moments if m.real is not None]
+        self._panels.drift(surface, plot, unit, values)
+
+    def _futures(
+        self, surface: pygame.Surface, layout: Layout, futures: Futures, smooth: bool
+    ) -> None:
+        """Four possible next seconds, playing as they are dreamt, again and again."""
+        turn = pygame.time.get_ticks() // 25
+        for index, place in enumerate(quarters(layout.picture)):
+            frames = futures.futures[index].frames
+            if frames:
+                at = turn % len(frames) if futures.complete else len(frames) - 1
+                self._picture(surface, place, frames[at], smooth)
+            self._label(surface, place, f"{index + 1}", layout.unit * 1.3)
+
+    def _label(self, surface: pygame.Surface, rect: pygame.Rect, name: str, unit: float) -> None:
+        image = self.text.render(name, max(11.0, 15 * unit))
+        plate = image.get_rect(topleft=rect.topleft).inflate(round(12 * unit), round(8 * unit))
+        plate.topleft = rect.topleft
+        pygame.draw.rect(surface, palette.BACKGROUND, plate)
+        surface.blit(image, image.get_rect(center=plate.center))
 
     def _border(self, surface: pygame.Surface, layout: Layout, session: Session) -> None:
         by_human = _present_owner(session)
@@ -132,47 +187,53 @@ class Screen:
         for label, value, colour in _lines(session, show):
             if y + 22 * unit > rect.bottom:
                 break
-            self.text.draw(surface, label, 16 * unit, (rect.left, y), palette.FAINT)
-            self.text.draw(surface, value, 16 * unit, (rect.right, y), colour, "topright")
-            y += 24 * unit
+            self.text.draw(surface, label, 17.5 * unit, (rect.left, y), palette.FAINT)
+            self.text.draw(surface, value, 17.5 * unit, (rect.right, y), colour, "topright")
+            y += 26 * unit
         if y + 40 * unit < rect.bottom:
             self.text.draw(
-                surface, "H: all keys", 14 * unit, rect.bottomleft, palette.FAINT, "bottomleft"
+                surface, "H: all keys", 16 * unit, rect.bottomleft, palette.FAINT, "bottomleft"
             )
 
     def _inside(
-        self, surface: pygame.Surface, layout: Layout, session: Session, show: Show
+        self, surface: pygame.Surface, panel: pygame.Rect, unit: float, session: Session, show: Show
     ) -> None:
-        parts = sections(layout.panel, layout.unit, show.latent, show.mixture)
+        parts = sections(panel, unit, show.latent, show.mixture)
         latent = session.now.state.latent[0]
         if parts.latent is not None:
-            self._panels.latent(surface, parts.latent, layout.unit, latent, session.pins)
+            self._panels.latent(surface, parts.latent, unit, latent, session.pins)
         if parts.mixture is not None:
             expected = session.expectation()
-            self._panels.mixture(surface, parts.mixture, layout.unit, expected, latent)
+            self._panels.mixture(surface, parts.mixture, unit, expected, latent)
         moments = session.history.recent(PLOT_MOMENTS)
-        self._panels.plots(surface, parts.plots, layout.unit, moments)
+        self._panels.plots(surface, parts.plots, unit, moments)
+
+    def _key(self, command: Command) -> str:
+        """The first key of a command."""
+        binding = next(b for b in self._bindings if b.command is command)
+        return keys_label(binding).split("  ")[0]
 
     def _notices(
         self, surface: pygame.Surface, layout: Layout, session: Session, show: Show
     ) -> None:
         picture, unit = layout.picture, max(layout.unit, 0.6)
         if session.ended and not session.rewinding:
-            keys = _key(Command.BEGIN_AGAIN), _key(Command.REWIND)
+            keys = self._key(Command.BEGIN_AGAIN), self._key(Command.REWIND)
             lines = ("The dream has ended.", f"{keys[0]} begins again, {keys[1]} goes back")
             self._plate(surface, picture.center, lines, unit)
         elif session.rewinding:
             self._plate(surface, picture.center, ("rewinding",), unit)
         elif session.paused:
-            self._plate(surface, picture.center, (f"paused: {_key(Command.PAUSE)} goes on",), unit)
+            line = f"paused: {self._key(Command.PAUSE)} goes on"
+            self._plate(surface, picture.center, (line,), unit)
         if show.message:
             at = (picture.centerx, picture.bottom - 34 * unit)
             self._plate(surface, at, (show.message,), unit * 0.8)
         if show.recording:
-            centre = (picture.left + 18 * unit, picture.top + 18 * unit)
+            centre = (picture.right - 18 * unit, picture.top + 18 * unit)
             pygame.draw.aacircle(surface, palette.WARNING, centre, 8 * unit)
-            beside = (centre[0] + 14 * unit, centre[1])
-            self.text.draw(surface, "recording", 15 * unit, beside, palette.TEXT, "midleft")
+            beside = (centre[0] - 14 * unit, centre[1])
+            self.text.draw(surface, "recording", 15 * unit, beside, palette.TEXT, "midright")
 
     def _plate(
         self, surface: pygame.Surface, centre: tuple[float, float], lines: tuple[str, ...],
@@ -199,20 +260,18 @@ class Screen:
         """Every key on one overlay, from the one table."""
         width, height = surface.get_size()
         self._dim(surface)
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for binding in BINDINGS:
-            groups.setdefault(binding.group, []).append((keys_label(binding), binding.text))
-        rows = len(BINDINGS) + 1.6 * len(groups)
-        unit = min(height / (rows + 3), width / 34)
-        left, y = width / 2 - 16 * unit, (height - (rows + 1) * unit) / 2
-        for name, lines in groups.items():
-            self.text.draw(surface, name, 0.85 * unit, (left, y), palette.CONTROLLER)
-            y += 1.1 * unit
-            for keys, what in lines:
-                self.text.draw(surface, keys, 0.72 * unit, (left, y), palette.HUMAN)
-                self.text.draw(surface, what, 0.72 * unit, (left + 10 * unit, y))
-                y += unit
-            y += 0.5 * unit
+        columns = _help_columns(self._bindings)
+        rows = max(len(column) for column in columns)
+        unit = min(height / (rows + 2), width / (21.5 * len(columns)))
+        for index, column in enumerate(columns):
+            left = width * (index + 0.5) / len(columns) - 10.4 * unit
+            top = (height - rows * unit) / 2
+            for row, (keys, what) in enumerate(column):
+                y = top + row * unit
+                heading = not what
+                colour = palette.CONTROLLER if heading else palette.HUMAN
+                self.text.draw(surface, keys, (0.85 if heading else 0.72) * unit, (left, y), colour)
+                self.text.draw(surface, what, 0.72 * unit, (left + 6.2 * unit, y))
 
     def _dim(self, surface: pygame.Surface) -> None:
         if self._veil is None or self._veil.get_size() != surface.get_size():
@@ -220,6 +279,27 @@ class Screen:
             self._veil.fill(palette.BACKGROUND)
             self._veil.set_alpha(235)
         surface.blit(self._veil, (0, 0))
+
+
+def both_places(picture: pygame.Rect) -> tuple[pygame.Rect, ...]:
+    """Where real, dream, expectation and drift stand in the picture."""
+    gap = max(2, picture.width // 80)
+    half = (picture.width - gap) // 2
+    left = pygame.Rect(picture.left, picture.top, half, half)
+    right = pygame.Rect(picture.right - half, picture.top, half, half)
+    rest = picture.height - half - gap
+    side = min(rest, half)
+    small = pygame.Rect(picture.left, picture.bottom - rest, side, side)
+    plot = pygame.Rect(small.right + gap, small.top, picture.right - small.right - gap, side)
+    return left, right, small, plot
+
+
+def quarters(picture: pygame.Rect) -> list[pygame.Rect]:
+    """Where the four futures stand."""
+    gap = max(2, picture.width // 80)
+    half = (picture.width - gap) // 2
+    lefts, tops = (picture.left, picture.right - half), (picture.top, picture.bottom - half)
+    return [pygame.Rect(left, top, half, half) for top in tops for left in lefts]
 
 
 def _present_owner(session: Session) -> np.ndarray:
@@ -251,5 +331,14 @@ def _lines(session: Session, show: Show) -> list[tuple[str, str, palette.Colour]
     return lines
 
 
-def _key(command: Command) -> str:
-    return next(keys_label(b).split("  ")[0] for b in BINDINGS if b.command is command)
+def _help_columns(bindings: Sequence[Binding]) -> list[list[tuple[str, str]]]:
+    """Two columns of (keys, what they do); headings have nothing beside them."""
+    columns: list[list[tuple[str, str]]] = [[], []]
+    groups = list(dict.fromkeys(binding.group for binding in bindings))
+    for group in groups:
+        column = columns[0] if group in _FIRST_COLUMN else columns[1]
+        if column:
+            column.append(("", ""))
+        column.append((group, ""))
+        column += [(keys_label(b), b.text) for b in bindings if b.group == group]
+    return columns

@@ -10,13 +10,14 @@ import pytest
 
 from player import app as loop
 from player.commands import BINDINGS, HELD, Command, markdown_table
-from player.devices import chord
+from player.devices import Devices, chord, rebound
 from player.driving import Driver
 from player.loading import Loading
 from player.session import Session
 from player.view import palette
 from player.view.panels import responsible
 from player.world import World
+from wm_tf.errors import UserError
 
 
 def make_app(world: World, **arguments) -> loop.App:
@@ -184,6 +185,34 @@ def test_markdown_table_names_every_binding():
     assert all(binding.text in table for binding in BINDINGS)
 
 
+def test_other_keys_from_a_file(app, tmp_path):
+    path = tmp_path / "keys.toml"
+    path.write_text('gas = ["i"]\nbegin_in_noise = []\n')
+    app.devices = Devices(rebound(path))
+    app.session.driver = Driver.HUMAN
+    key("up"), turns(app)
+    assert app.session.now.action[1] == 0
+    key("i"), turns(app)
+    assert app.session.now.action[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('fly = ["f"]', "fly"),
+        ('gas = ["no such key"]', "no such key"),
+        ('gas = ["left"]', "both left and gas"),
+        ("gas = 3", "list"),
+        ("gas", "keys.toml"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_named(app, tmp_path, text, says):
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=says):
+        rebound(path)
+
+
 @pytest.mark.parametrize("name", ["h", "f1"])
 def test_help_covers_the_picture_and_goes_again(app, name):
     turns(app)
@@ -214,6 +243,17 @@ def test_screenshot_key_writes_a_picture(app, tmp_path):
     turns(app)
     (path,) = (tmp_path / "recordings").glob("*.png")
     assert pygame.image.load(path).get_size() == loop.WINDOW
+
+
+@pytest.mark.parametrize("name", ["f11", "alt+return"])
+def test_full_screen_and_back(app, name):
+    key(name), turns(app, 2)
+    surface = pygame.display.get_surface()
+    assert surface.get_flags() & pygame.FULLSCREEN
+    assert surface.get_size() == pygame.display.get_desktop_sizes()[0]
+    key(name), turns(app, 2)
+    assert pygame.display.get_surface().get_size() == loop.WINDOW
+    assert not pygame.display.get_surface().get_flags() & pygame.FULLSCREEN
 
 
 def test_escape_and_closing_the_window_quit(app):

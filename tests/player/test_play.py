@@ -128,6 +128,8 @@ def test_bad_line_of_actions_is_named(run, tmp_path, capsys, line, says):
         (["--gif", "nowhere/dream.gif"], "nowhere"),
         (["--gif", "dream.mp4"], ".gif"),
         (["--screenshot", "dream.jpg"], ".png"),
+        (["--start", "nowhere.png"], "nowhere.png"),
+        (["--keys", "nowhere.toml"], "nowhere.toml"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(run, capsys, arguments, says):
@@ -136,6 +138,15 @@ def test_bad_input_is_refused_in_one_line(run, capsys, arguments, says):
     assert says in message
     assert message.count("\n") == 1
     assert "Traceback" not in message
+
+
+def test_a_picture_to_start_from_is_cropped_to_its_middle_and_made_small(tmp_path):
+    picture = Image.new("RGB", (300, 100), (255, 0, 0))
+    picture.paste((10, 20, 30), (100, 0, 200, 100))
+    picture.save(tmp_path / "p.png")
+    source = command_line.source_of(str(tmp_path / "p.png"))
+    assert source.picture.shape == (64, 64, 3)
+    assert (source.picture == (10, 20, 30)).all()
 
 
 def test_unknown_option_ends_with_status_2(run, capsys):

@@ -13,6 +13,7 @@ from player.driving import HANDS_OFF, Driver, Hands
 from player.history import History, Moment
 from player.recording import Planned
 from player.session import Session
+from player.world import Source
 from wm_tf.errors import UserError
 
 RIGHT = Hands(steer=1.0)
@@ -115,6 +116,23 @@ def test_beginnings(world):
     assert not np.array_equal(run(session, 5)[-1], first[-1])
     session.do(Command.BEGIN_ELSEWHERE)
     assert not np.array_equal(session.now.state.latent, start)
+
+
+def test_a_dream_may_begin_in_noise_or_in_a_picture(world):
+    session = Session(world)
+    real = session.now.state.latent
+    session.do(Command.BEGIN_IN_NOISE)
+    noise = session.now.state.latent
+    assert 0.5 < noise.std() < 1.5  # V's prior is N(0, 1), the fake's starts are narrower
+    assert not session.now.state.h.any()
+    session.do(Command.BEGIN_SAME)
+    np.testing.assert_array_equal(session.now.state.latent, noise)
+    session.do(Command.BEGIN_ELSEWHERE)
+    assert session.now.state.latent.std() < 0.5
+    frame = np.full((64, 64, 3), 255, np.uint8)
+    from_picture = Session(world, source=Source("picture", frame)).now.state.latent
+    np.testing.assert_allclose(from_picture[0, :3], 1.0, atol=0.3)
+    assert not np.array_equal(from_picture, real)
 
 
 def test_drivers_change_without_a_reset(world):

@@ -14,14 +14,14 @@ from wm_tf.serving.contract import SIGNATURES
 def test_phases_are_the_transposed_convolution(size: int, side: int) -> None:
     import tensorflow as tf
 
-    from wm_tf.serving.decoder import _phase_kernel, _transposed_convolution
+    from wm_tf.models.vision import convolve_phases, phase_kernel
 
     generator = np.random.default_rng(1)
     pixels = generator.normal(size=(2, side, side, 7)).astype(np.float32)
     kernel = generator.normal(size=(size, size, 4, 7)).astype(np.float32)
     full = 2 * (side - 1) + size
     expected = tf.nn.conv2d_transpose(pixels, kernel, [2, full, full, 4], 2, "VALID")
-    actual = _transposed_convolution(tf.constant(pixels), _phase_kernel(kernel), size)
+    actual = convolve_phases(tf.constant(pixels), phase_kernel(kernel), size)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)  # sums of 63 products
 
 

@@ -6,7 +6,8 @@ and `truncated` are kept apart: only the first is an end that M learns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,16 +101,28 @@ def read_episode(path: Path, task: Task) -> Episode:
     return episode
 
 
-def read_all(
-    paths: Iterable[Path], task: Task, skip_corrupt: bool = False
-) -> Iterator[tuple[Path, Episode]]:
-    """Reads episodes one after the other; damaged ones are left out if `skip_corrupt`."""
+def intact_episodes(paths: Iterable[Path], skip_corrupt: bool = False) -> list[Path]:
+    """The paths, after comparing every file with its checksum.
+
+    Args:
+      paths: episodes.
+      skip_corrupt: leave damaged files out, and say on stderr how many, instead of raising.
+
+    Raises:
+      DamagedFile: the first damaged file, unless `skip_corrupt`.
+    """
+    good, bad = [], []
     for path in paths:
         try:
-            yield path, read_episode(path, task)
-        except DamagedFile:
+            storage.check(path)
+            good.append(path)
+        except DamagedFile as error:
             if not skip_corrupt:
                 raise
+            bad.append(error)
+    if bad:
+        print(f"skipped {len(bad)} damaged episodes, the first: {bad[0]}", file=sys.stderr)
+    return good
 
 
 def check_metadata(path: Path, metadata: dict, kind: str, version: int, task: Task) -> None:

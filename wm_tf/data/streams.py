@@ -6,6 +6,7 @@ the pool and cut it into batches. An epoch's batches depend on (seed, epoch) and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import FRAME_SIZE, MemoryConfig, Task, VisionConfig
-from wm_tf.data.episodes import read_all
+from wm_tf.data.episodes import read_episode
 from wm_tf.data.latents import LatentEpisode, read_latents
+from wm_tf.errors import DamagedFile
 from wm_tf.seeding import Purpose, generator
 
 FRAME_POOL = 12_000
@@ -36,16 +38,15 @@ def frame_batches(
 ) -> tf.data.Dataset:
     """One epoch of frames for V: uint8 [batch_size, 64, 64, 3]; a last part of a batch is left out.
 
-    Raises (while iterating):
-      DamagedFile: an episode is damaged, unless `skip_corrupt`.
+    A damaged episode ends it with an error of TensorFlow's, see `damage_in`; unless `skip_corrupt`.
     """
     shape = tf.TensorSpec((config.batch_size, FRAME_SIZE, FRAME_SIZE, 3), tf.uint8)
 
     def batches() -> Iterator[np.ndarray]:
         random = generator(seed, Purpose.VISION, epoch)
         pool: list[np.ndarray] = []
-        order = [paths[index] for index in random.permutation(len(paths))]
-        for _, episode in read_all(order, task, skip_corrupt):
+        for index in random.permutation(len(paths)):
+            episode = read_episode(paths[index], task)
             offset = random.integers(config.frame_stride)
             pool.append(episode.frames[offset :: config.frame_stride])
             if sum(map(len, pool)) >= FRAME_POOL:
@@ -121,6 +122,12 @@ def cut_sequences(
         {name: _pad(column[start:end], length) for name, column in columns.items()}
         for start, end in zip(edges[:-1], edges[1:], strict=True)
     ]
+
+
+def damage_in(error: tf.errors.OpError) -> DamagedFile | None:
+    """The DamagedFile that ended a stream, which TensorFlow reports as an error of its own."""
+    found = re.search(rf"\b{DamagedFile.__name__}: (.*)", error.message)
+    return DamagedFile(found[1]) if found else None
 
 
 def _pad(array: np.ndarray, length: int) -> np.ndarray:

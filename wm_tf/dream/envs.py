@@ -234,9 +234,10 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
 
     def _final(self, ended: np.ndarray, infos: dict[str, Any]) -> dict[str, Any]:
         """The last observations and infos of rows that start again within the same step."""
+        observed = self._rows.observe()
         final_obs = np.full(self.num_envs, None, object)
         for row in np.flatnonzero(ended):
-            final_obs[row] = self._rows.observe()[row]
+            final_obs[row] = observed[row]
         return {
             "final_obs": final_obs,
             "_final_obs": ended,

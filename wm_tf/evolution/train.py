@@ -36,7 +36,7 @@ class Evolved:
 
     strategy: Strategy
     best: np.ndarray
-    """Parameters [N] of the mean with the highest selection score; the initial ones at first."""
+    """Parameters [N] of the mean with the highest selection score."""
     selections: list[tuple[int, float, float]]
     """(generation, mean return, standard error) of each mean that was tried."""
     seconds: float = 0.0
@@ -86,7 +86,7 @@ def evolve(
         Log(logs) as log,
         Progress("evolve", config.generations, "generations", done=strategy.generation) as bar,
     ):
-        if not evolved.selections:
+        if not evolved.selections and initial.any():
             _select(evolved, select, log)
         while strategy.generation < config.generations:
             start = time.monotonic()
@@ -143,7 +143,8 @@ def _identity(config: ControllerConfig) -> dict[str, Any]:
 
 def _save(path: Path, evolved: Evolved, facts: Mapping[str, Any]) -> None:
     arrays, strategy = evolved.strategy.state()
-    arrays |= {"best": evolved.best, "selections": np.array(evolved.selections).reshape(-1, 3)}
+    arrays |= {"best": evolved.best, "mean": evolved.strategy.mean}
+    arrays |= {"selections": np.array(evolved.selections).reshape(-1, 3)}
     metadata = {
         "kind": KIND, "strategy": strategy, "facts": dict(facts), "seconds": evolved.seconds
     }  # fmt: skip
@@ -166,6 +167,6 @@ def _load(path: Path, facts: Mapping[str, Any]) -> Evolved:
         (int(generation), float(score), float(error))
         for generation, score, error in arrays.pop("selections")
     ]
-    best = arrays.pop("best")
+    best = arrays["best"]
     strategy = Strategy.restore(arrays, metadata["strategy"])
     return Evolved(strategy, best, selections, metadata["seconds"])

@@ -43,8 +43,8 @@ def noise(seed: Any, shape: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """The random numbers that one call of `sample` uses: (uniform in [0, 1), standard normal).
 
     Args:
-      seed: int32 [2]. The same seed gives the same numbers in every process, with and without
-        XLA, and a row's numbers do not depend on how many rows follow it.
+      seed: int32 [2]. The same seed gives the same numbers in every process, and a row's numbers
+        do not depend on how many rows follow it. (XLA would give others.)
       shape: of each of the two results, [..., Z].
     """
     seed = tf.convert_to_tensor(seed, tf.int32)

@@ -56,10 +56,10 @@ class SubpixelConv2DTranspose(keras.layers.Layer):
         if height * width == 1:
             output = self._from_one_pixel(inputs, kernel)
         elif min(height, width) < _SMALLEST_FOR_PHASES:
-            shape = [tf.shape(inputs)[0], *self._output_size(inputs), self.filters]
+            shape = [tf.shape(inputs)[0], *_output_size(inputs, self.kernel_size), self.filters]
             output = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "VALID")
         else:
-            output = self._from_phases(inputs, kernel)
+            output = convolve_phases(inputs, phase_kernel(kernel), self.kernel_size)
         return self.activation(output + tf.cast(self.bias, self.compute_dtype))
 
     def _from_one_pixel(self, inputs: Any, kernel: Any) -> Any:
@@ -68,25 +68,6 @@ class SubpixelConv2DTranspose(keras.layers.Layer):
         product = tf.matmul(inputs[:, 0, 0], flat, transpose_b=True)
         return tf.reshape(product, [-1, size, size, filters])
 
-    def _from_phases(self, inputs: Any, kernel: Any) -> Any:
-        size, filters, channels = self.kernel_size, self.filters, inputs.shape[-1]
-        taps = (size + 1) // 2
-        even = 2 * taps - size
-        kernel = tf.pad(kernel, [[0, even], [0, even], [0, 0], [0, 0]])
-        # [tap_y, phase_y, tap_x, phase_x, filters, C]; a convolution reads its taps backwards.
-        kernel = tf.reshape(kernel, [taps, 2, taps, 2, filters, channels])
-        kernel = tf.transpose(kernel[::-1, :, ::-1], [0, 2, 5, 1, 3, 4])
-        kernel = tf.reshape(kernel, [taps, taps, channels, 4 * filters])
-        margin = [taps - 1, taps - 1]
-        padded = tf.pad(inputs, [[0, 0], margin, margin, [0, 0]])
-        output = tf.nn.depth_to_space(tf.nn.conv2d(padded, kernel, 1, "VALID"), 2)
-        height, width = self._output_size(inputs)
-        return output[:, :height, :width]
-
-    def _output_size(self, inputs: Any) -> tuple[int, int]:
-        height, width = (2 * (size - 1) + self.kernel_size for size in inputs.shape[1:3])
-        return height, width
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -94,6 +75,44 @@ class SubpixelConv2DTranspose(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "activation": keras.activations.serialize(self.activation),
         }
+
+
+def phase_kernel(kernel: Any) -> tf.Tensor:
+    """Conv2DTranspose's kernel [k, k, F, C] as that of its phases, [t, t, C, 4 F], t = ceil(k / 2).
+
+    Output pixel 2 i + p depends on the taps p, p + 2, p + 4 of phase p; a convolution reads them
+    backwards.
+    """
+    size, _, filters, channels = kernel.shape
+    taps = (size + 1) // 2
+    padding = [0, 2 * taps - size]
+    padded = tf.pad(kernel, [padding, padding, [0, 0], [0, 0]])
+    phases = tf.reshape(padded, [taps, 2, taps, 2, filters, channels])[::-1, :, ::-1]
+    phases = tf.transpose(phases, [0, 2, 5, 1, 3, 4])
+    return tf.reshape(phases, [taps, taps, channels, 4 * filters])
+
+
+def convolve_phases(pixels: Any, kernel: Any, size: int) -> tf.Tensor:
+    """The transposed convolution of stride 2, no padding and kernel size `size`, without bias.
+
+    Args:
+      pixels: [B, H, W, C].
+      kernel: from `phase_kernel`.
+      size: of the transposed convolution's kernel.
+
+    Returns:
+      [B, 2 (H - 1) + size, 2 (W - 1) + size, F].
+    """
+    margin = [kernel.shape[0] - 1] * 2
+    padded = tf.pad(pixels, [[0, 0], margin, margin, [0, 0]])
+    output = tf.nn.depth_to_space(tf.nn.conv2d(padded, kernel, 1, "VALID"), 2)
+    height, width = _output_size(pixels, size)
+    return output[:, :height, :width]
+
+
+def _output_size(pixels: Any, size: int) -> tuple[int, int]:
+    height, width = (2 * (side - 1) + size for side in pixels.shape[1:3])
+    return height, width
 
 
 @keras.saving.register_keras_serializable("wm_tf")

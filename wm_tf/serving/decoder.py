@@ -19,7 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wm_tf.models.vision import SubpixelConv2DTranspose, Vision
+from wm_tf.models.vision import (
+    SubpixelConv2DTranspose,
+    Vision,
+    convolve_phases,
+    phase_kernel,
+)
 
 
 class FoldedDecoder(tf.Module):
@@ -35,7 +40,7 @@ class FoldedDecoder(tf.Module):
         self._activations = [layer.activation for layer in (first, *others)]
         self._sizes = [layer.kernel_size for layer in others]
         self.first = (tf.Variable(kernel), tf.Variable(bias))
-        self.kernels = [tf.Variable(_phase_kernel(layer.kernel.numpy())) for layer in others]
+        self.kernels = [tf.Variable(phase_kernel(layer.kernel)) for layer in others]
         self.biases = [layer.bias.value for layer in others]
 
     @property
@@ -48,8 +53,8 @@ class FoldedDecoder(tf.Module):
         pixels = tf.reshape(tf.matmul(latent, kernel) + bias, self._first_shape)
         pixels = self._activations[0](pixels)
         parts = zip(self._sizes, self.kernels, self.biases, self._activations[1:], strict=True)
-        for size, phase_kernel, phase_bias, activation in parts:
-            pixels = activation(_transposed_convolution(pixels, phase_kernel, size) + phase_bias)
+        for size, kernel, phase_bias, activation in parts:
+            pixels = activation(convolve_phases(pixels, kernel, size) + phase_bias)
         return tf.sigmoid(pixels)
 
 
@@ -62,26 +67,3 @@ def _fold_first(
     kernel = dense.kernel.numpy() @ flat.T
     bias = dense.bias.numpy() @ flat.T + np.tile(first.bias.numpy(), first.kernel_size**2)
     return kernel.astype(np.float32), bias.astype(np.float32)
-
-
-def _phase_kernel(kernel: np.ndarray) -> np.ndarray:
-    """From Conv2DTranspose's [k, k, F, C] to the phases' [t, t, C, 4 F], t = ceil(k / 2).
-
-    Output pixel 2 i + p depends on the taps p, p + 2, p + 4 of phase p; a convolution reads them
-    backwards.
-    """
-    size, _, filters, channels = kernel.shape
-    taps = (size + 1) // 2
-    padding = (0, 2 * taps - size)
-    padded = np.pad(kernel, (padding, padding, (0, 0), (0, 0)))
-    phases = padded.reshape(taps, 2, taps, 2, filters, channels)[::-1, :, ::-1]
-    return phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, channels, 4 * filters)
-
-
-def _transposed_convolution(pixels: Any, phase_kernel: Any, size: int) -> tf.Tensor:
-    """Conv2DTranspose of stride 2 without padding, kernel size `size` and no bias."""
-    around = phase_kernel.shape[0] - 1
-    padding = [[0, 0], [around, around], [around, around], [0, 0]]
-    phases = tf.nn.conv2d(pixels, phase_kernel, strides=1, padding=padding)
-    height, width = (2 * (side - 1) + size for side in pixels.shape[1:3])
-    return tf.nn.depth_to_space(phases, 2)[:, :height, :width]

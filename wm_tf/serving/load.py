@@ -18,6 +18,7 @@ import numpy as np
 
 from wm_tf.config import Task, get_task
 from wm_tf.errors import DamagedFile, UserError
+from wm_tf.quiet import import_tensorflow
 from wm_tf.serving import contract, manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.manifest import EndRule
@@ -152,6 +153,7 @@ def load_keras(models: Path | str, task: str) -> tuple[Vision, Memory, Controlle
     Raises:
       UserError, DamagedFile: as `load`.
     """
+    import_tensorflow()
     from wm_tf.models import Controller, Memory, Vision
 
     folder = manifest.find_models(models, task)
@@ -176,6 +178,7 @@ def _wants_controller(folder: Path, content: Mapping[str, Any], wanted: bool | N
 
 
 def _load_model(folder: Path, task: Task, name: str) -> dict[tuple[str, str], Call]:
+    import_tensorflow()
     import tensorflow as tf
 
     path = folder / name / contract.VERSION

@@ -1,4 +1,4 @@
-"""Checkpoints of a Keras model in training: one npz file with weights, optimiser and random state."""
+"""Checkpoints of a Keras model in training: weights, optimiser and random state in one npz file."""
 
 from __future__ import annotations
 

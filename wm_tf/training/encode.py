@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
-from wm_tf.data.episodes import read_all
+from wm_tf.data.episodes import read_episode
 from wm_tf.data.latents import from_episode, read_latents, write_latents
 from wm_tf.errors import DamagedFile
 from wm_tf.models import Vision
@@ -24,31 +24,30 @@ def encode_frames(vision: Vision, frames: np.ndarray) -> tuple[np.ndarray, np.nd
     encode = _compiled(vision)
     padded = np.pad(frames, [(0, -len(frames) % BATCH), (0, 0), (0, 0), (0, 0)])
     moments = [encode(padded[start : start + BATCH]) for start in range(0, len(padded), BATCH)]
-    mean, log_variance = (np.concatenate(part)[: len(frames)] for part in zip(*moments, strict=True))
-    return mean, log_variance
+    mean, log_variance = (np.concatenate(part) for part in zip(*moments, strict=True))
+    return mean[: len(frames)], log_variance[: len(frames)]
 
 
 def encode_episodes(
-    vision: Vision,
-    episodes: Sequence[Path],
-    folder: Path,
-    task: Task,
-    skip_corrupt: bool = False,
-) -> list[Path]:
+    vision: Vision, episodes: Sequence[Path], encoded: Sequence[Path], task: Task
+) -> None:
     """Writes the latents of the episodes that are not yet encoded by these weights of V.
 
-    Returns:
-      The encoded episodes' files, of the same names in `folder`.
+    Args:
+      vision: V.
+      episodes: what to encode.
+      encoded: where to, one file for each episode.
+      task: of the episodes.
     """
     name = checkpoint.digest(vision)
-    missing = [path for path in episodes if not _is_encoded(folder / path.name, task, name)]
+    pairs = zip(episodes, encoded, strict=True)
+    missing = [pair for pair in pairs if not _is_encoded(pair[1], task, name)]
     with Progress("encode", len(episodes), "episodes", done=len(episodes) - len(missing)) as bar:
-        for path, episode in read_all(missing, task, skip_corrupt):
+        for source, target in missing:
+            episode = read_episode(source, task)
             mean, log_variance = encode_frames(vision, episode.frames)
-            latents = from_episode(episode, mean, log_variance, name)
-            write_latents(folder / path.name, latents, task)
+            write_latents(target, from_episode(episode, mean, log_variance, name), task)
             bar.advance()
-    return [folder / path.name for path in episodes if (folder / path.name).exists()]
 
 
 def _is_encoded(path: Path, task: Task, vision: str) -> bool:

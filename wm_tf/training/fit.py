@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from wm_tf.errors import RunFailed
+from wm_tf.data.streams import damage_in
+from wm_tf.errors import RunFailed, UserError
 from wm_tf.progress import Progress
 from wm_tf.training import checkpoint
+
+_DRAWS_PER_EPOCH = 2**20
+"""By which the random numbers of epochs are apart."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +61,54 @@ def fit(
 
     Raises:
       RunFailed: a metric became NaN or infinite; the checkpoint holds the last good weights.
+      DamagedFile: a file of the data is damaged.
+      UserError: the data do not fill one batch.
     """
     done, seconds = 0, 0.0
     start = places.checkpoint if places.checkpoint.exists() else places.start
     if start is not None:
+        learning_rate = float(model.optimizer.learning_rate)
         earlier = checkpoint.restore(start, model)
+        model.optimizer.learning_rate = learning_rate  # of this training, not of the one before
         done, seconds = int(earlier["epochs"]), float(earlier["seconds"])
     with Log(places.logs) as log, Progress(name, None, "steps") as progress:
         for epoch in range(done, epochs):
             began = time.monotonic()
-            history = model.fit(
-                batches(epoch),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                verbose=0,
-                shuffle=False,  # the stream is shuffled
-                callbacks=[_Watch(progress, epoch)],
-            )
+            watch = _Watch(progress, epoch)
+            history = _fit_epoch(model, batches(epoch), epoch, watch)
+            if not watch.steps:
+                raise UserError(f"{name}: there is less data to train on than one batch")
             seconds += time.monotonic() - began
             state = {**facts, "epochs": epoch + 1, "seconds": seconds}
             checkpoint.save(places.checkpoint, model, state)
             metrics = {key: values[-1] for key, values in history.history.items()}
             log.write(epoch, seconds=seconds, **metrics)
     return seconds
+
+
+def _fit_epoch(
+    model: keras.Model, stream: tf.data.Dataset, epoch: int, watch: _Watch
+) -> keras.callbacks.History:
+    done = int(model.optimizer.iterations)
+    model.seed_generator.state.assign([model.seed, epoch * _DRAWS_PER_EPOCH])
+    with warnings.catch_warnings():
+        # The number of batches is not known beforehand, which Keras takes for a mistake.
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        try:
+            history = model.fit(
+                stream,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                verbose=0,
+                shuffle=False,  # the stream is shuffled
+                callbacks=[watch],
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise damage_in(error) or error from None
+    # The call that meets the stream's end changes no weight, but TensorFlow may have counted it and
+    # drawn for it before that: the same training would have other numbers from one time to another.
+    model.optimizer.iterations.assign(done + watch.steps)
+    return history
 
 
 class Log:
@@ -115,6 +145,7 @@ class _Watch(keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
         self._epoch = epoch
+        self.steps = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         metrics = logs or {}
@@ -124,4 +155,5 @@ class _Watch(keras.callbacks.Callback):
                     f"{name} became {value} at step {batch} of epoch {self._epoch}; "
                     "the checkpoint holds the weights of the epoch before"
                 )
+        self.steps += 1
         self._progress.advance(epoch=self._epoch, **metrics)

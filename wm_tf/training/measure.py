@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
-from wm_tf.data.episodes import read_all
+from wm_tf.data.episodes import read_episode
 from wm_tf.data.latents import LatentEpisode, read_latents
 from wm_tf.models import Memory, Vision, mixture
 from wm_tf.training.encode import encode_frames
@@ -27,10 +27,10 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
       ``edge_grey_levels``: mean absolute error of 255, over all pixels and over those near an edge
       of the frame's brightness; ``kl``: nats per frame; ``frames``.
     """
-    decode = tf.function(vision.decode)
+    decode = tf.function(vision.decode, reduce_retracing=True)
     totals: list[tuple[float, float, float, int]] = []
-    for _, episode in read_all(episodes, task):
-        frames = episode.frames[::4]
+    for path in episodes:
+        frames = read_episode(path, task).frames[::4]
         mean, log_variance = encode_frames(vision, frames)
         difference = decode(mean).numpy() - frames / np.float32(255.0)
         absolute = np.abs(difference).mean(-1) * 255.0
@@ -70,8 +70,8 @@ def measure_memory(
       the present z, the baseline that predicts no change; ``reward_explained_variance``: 1 - the
       share of the reward's variance that is left, per step; ``reward_explained_variance_25``: the
       same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with more
-      than even odds, within `END_TOLERANCE` steps (NaN is left out: no end, none predicted);
-      ``steps``.
+      than even odds, within `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not exist
+      are left out: of a reward that never varies, of ends where there is none or none predicted.
     """
     unroll = tf.function(memory.unroll, reduce_retracing=True)
     nll: list[np.ndarray] = []
@@ -98,11 +98,13 @@ def measure_memory(
     result = {
         "nll": float(np.concatenate(nll).mean()),
         "nll_unchanged": float(0.5 * (np.log(2 * np.pi * variance) + 1.0).mean()),
-        "reward_explained_variance": _explained(rewards, predicted, 1),
-        "reward_explained_variance_25": _explained(rewards, predicted, 25),
         "steps": float(sum(map(len, rewards))),
         "ends": float(real),
     }
+    for name, window in (("", 1), ("_25", 25)):
+        explained = _explained(rewards, predicted, window)
+        if explained is not None:
+            result[f"reward_explained_variance{name}"] = explained
     if real:
         result["end_recall"] = float(found / real)
     if claimed:
@@ -122,7 +124,9 @@ def _found_ends(claims: np.ndarray, episode: LatentEpisode) -> tuple[int, int, i
     return int(episode.terminated and near), int(episode.terminated), right, len(starts)
 
 
-def _explained(real: list[np.ndarray], predicted: list[np.ndarray], window: int) -> float:
+def _explained(real: list[np.ndarray], predicted: list[np.ndarray], window: int) -> float | None:
+    """The explained share of the variance of sums over `window` steps; None if they are equal."""
+
     def sums(series: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(
             [
@@ -132,4 +136,6 @@ def _explained(real: list[np.ndarray], predicted: list[np.ndarray], window: int)
         )
 
     target = sums(real)
+    if len(target) == 0 or target.var() == 0.0:
+        return None
     return float(1.0 - np.mean((target - sums(predicted)) ** 2) / target.var())

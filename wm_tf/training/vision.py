@@ -35,14 +35,11 @@ def train_vision(
     *,
     seed: int,
     epochs: int,
-    skip_corrupt: bool = False,
 ) -> float:
     """Trains V up to `epochs` epochs in total (see `fit`); returns seconds."""
     return fit(
         vision,
-        lambda epoch: frame_batches(
-            episodes, task, config, seed=seed, epoch=epoch, skip_corrupt=skip_corrupt
-        ),
+        lambda epoch: frame_batches(episodes, task, config, seed=seed, epoch=epoch),
         epochs=epochs,
         places=places,
         facts={"task": task.name, "config": dataclasses.asdict(config), "seed": seed},

@@ -23,7 +23,7 @@ from typing import Any
 
 from wm_tf import storage
 from wm_tf.config import Config
-from wm_tf.data.episodes import episode_paths
+from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, UserError
 
 FORMAT_VERSION = 1
@@ -37,9 +37,11 @@ class Run:
 
     folder: Path
     config: Config
+    skip_corrupt: bool = False
+    """Leave damaged episodes out instead of stopping at them."""
 
     @classmethod
-    def open(cls, folder: Path, config: Config) -> Run:
+    def open(cls, folder: Path, config: Config, skip_corrupt: bool = False) -> Run:
         """Opens or begins a run.
 
         Raises:
@@ -62,9 +64,10 @@ class Run:
                     )
         else:
             held = {}
+        storage.remove_leftovers(folder)
         if held != content:
             storage.write_json(path, content)
-        return cls(folder, config)
+        return cls(folder, config, skip_corrupt)
 
     @property
     def exports(self) -> Path:
@@ -100,10 +103,16 @@ class Run:
         return path
 
     def episodes(self, last_round: int) -> list[Path]:
-        """All episodes up to a round; raises UserError if there are none."""
+        """All episodes up to a round, checked; see `Run.skip_corrupt`.
+
+        Raises:
+          UserError: there are none.
+          DamagedFile: one is damaged.
+        """
         folders = [self.rollouts(index) for index in range(last_round + 1)]
         paths = [path for folder in folders for path in sorted(folder.glob("episode-*.npz"))]
-        return paths or episode_paths(self.rollouts(0))
+        paths = paths or episode_paths(self.rollouts(0))
+        return intact_episodes(paths, self.skip_corrupt)
 
     def stage(
         self,

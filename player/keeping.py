@@ -1,0 +1,89 @@
+"""What a person keeps of a drive: recordings, episodes of real frames, screenshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import pygame
+
+from player import recording
+from player.history import Moment
+from player.real import episode_of
+from player.recording import Recorder
+from player.session import Session
+
+FOLDER = Path("recordings")
+"""Where everything goes, in the current folder."""
+
+
+class Keeper:
+    """Writes files; what it is doing is said in a message."""
+
+    def __init__(self, task: str, export: Callable[[Path], None] | None = None) -> None:
+        """`export` makes films of a finished recording, without being waited for."""
+        self._task = task
+        self._export = export
+        self._recorder = Recorder()
+
+    @property
+    def recording(self) -> bool:
+        return self._recorder.running
+
+    def toggle(self, session: Session) -> str:
+        """Begins to record or ends it; returns what to say."""
+        if self.recording:
+            return self.finish(session)
+        self._recorder.begin(session.history)
+        return ""
+
+    def follow(self, session: Session) -> str:
+        """A dream that was left has its own file; the next one is recorded into another."""
+        if not self.recording or self._recorder.follows(session.history):
+            return ""
+        message = self.finish(session)
+        self._recorder.begin(session.history)
+        return message
+
+    def finish(self, session: Session) -> str:
+        """Writes what was recorded, if anything was; raises RunFailed if it cannot."""
+        recorded, everything = self._recorder.finish()
+        kept: list[Path] = []
+        if any(moment.real is not None for moment in recorded):
+            kept += self._keep_episode(session, everything)
+        moments = recording.repeatable(recorded)
+        if len(moments) > 1:
+            path = self._new_file("jsonl")
+            recording.write(path, recording.of(moments, self._task, session.world.digest))
+            if self._export is not None:
+                self._export(path)
+            kept.append(path)
+        return f"kept: {', '.join(str(path) for path in kept)}" if kept else ""
+
+    def screenshot(self, surface: pygame.Surface) -> str:
+        """Writes a picture of the window."""
+        path = self._new_file("png")
+        pygame.image.save(surface, path)
+        return f"kept: {path}"
+
+    def _keep_episode(self, session: Session, moments: Sequence[Moment]) -> list[Path]:
+        """Real frames under a person's and the controller's hands: an episode to train on."""
+        from wm_tf.data import episodes
+
+        real = [(m.real, m.action) for m in moments if m.real is not None]
+        policy = f"player: {session.driver.value}"
+        episode = episode_of([r for r, _ in real], [a for _, a in real], policy)
+        if episode is None:
+            return []
+        folder = FOLDER / f"{self._task}-real"
+        paths = (episodes.episode_path(folder, index) for index in count())
+        path = next(path for path in paths if not path.exists())
+        episodes.write_episode(path, episode, session.world.task)
+        return [path]
+
+    def _new_file(self, suffix: str) -> Path:
+        FOLDER.mkdir(exist_ok=True)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        return FOLDER / f"{self._task}-{stamp}.{suffix}"

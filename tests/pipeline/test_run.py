@@ -1,0 +1,159 @@
+"""Stages are done once for the same inputs, go on where they were interrupted, and else begin anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wm_tf import storage
+from wm_tf.config import preset
+from wm_tf.errors import DamagedFile, UserError
+from wm_tf.pipeline.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.open(tmp_path, preset("car_racing", "smoke", seed=4))
+
+
+class Work:
+    """Makes one file; counts how often, and notes whether there was a part to go on from."""
+
+    def __init__(self, run: Run, fails: bool = False) -> None:
+        self.path = run.folder / "checkpoints" / "model.npz"
+        self.fails = fails
+        self.went_on: list[bool] = []
+
+    def __call__(self) -> tuple[list[Path], dict[str, Any]]:
+        self.went_on.append(self.path.exists())
+        storage.write_npz(self.path, {"count": np.array(len(self.went_on))})
+        if self.fails:
+            raise KeyboardInterrupt
+        return [self.path], {"count": len(self.went_on)}
+
+
+@pytest.fixture
+def work(run: Run) -> Work:
+    return Work(run)
+
+
+def stage(run: Run, work: Work, *, inputs: object = 1, goal: int = 1) -> dict[str, Any]:
+    return run.stage("train", 0, {"inputs": inputs}, work, goal=goal, partial=[work.path])
+
+
+def test_a_finished_stage_is_skipped_and_remembered(run: Run, work: Work) -> None:
+    assert run.stage_record("train", 0) is None
+    first = stage(run, work)
+    assert first["count"] == 1
+    assert first["seconds"] > 0.0
+    assert stage(run, work) == first
+    assert stage(Run(run.folder, run.config), work) == first
+    assert run.stage_record("train", 0) == first
+    assert work.went_on == [False]
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    storage.write_npz(path, {"count": np.array(77)})
+
+
+@pytest.mark.parametrize("change", [remove, replace])
+def test_a_stage_whose_file_is_not_its_own_is_repeated(
+    run: Run, work: Work, change: Callable[[Path], None]
+) -> None:
+    stage(run, work)
+    change(work.path)
+    assert stage(run, work)["count"] == 2
+
+
+def test_other_inputs_begin_anew(run: Run, work: Work) -> None:
+    stage(run, work)
+    assert stage(run, work, inputs=2)["count"] == 2
+    assert work.went_on == [False, False]  # the part of other inputs was removed
+    assert stage(run, work, inputs=1)["count"] == 3
+
+
+def test_another_goal_goes_on(run: Run, work: Work) -> None:
+    stage(run, work, goal=1)
+    assert stage(run, work, goal=5)["count"] == 2
+    assert work.went_on == [False, True]
+    stage(run, work, goal=5)
+    assert len(work.went_on) == 2
+
+
+def test_an_interrupted_stage_goes_on_and_its_time_counts(run: Run) -> None:
+    work = Work(run, fails=True)
+    with pytest.raises(KeyboardInterrupt):
+        stage(run, work)
+    assert run.stage_record("train", 0) is None
+    spent = storage.read_json(run.folder / "stages" / "train-00.json")["seconds"]
+    work.fails = False
+    assert stage(run, work)["seconds"] > spent > 0.0
+    assert work.went_on == [False, True]
+
+
+def test_a_finished_stage_that_is_repeated_in_vain_is_not_done(run: Run, work: Work) -> None:
+    stage(run, work)
+    work.fails = True
+    with pytest.raises(KeyboardInterrupt):
+        stage(run, work, goal=2)
+    work.fails = False
+    stage(run, work, goal=1)
+    assert len(work.went_on) == 3
+
+
+def test_stages_and_rounds_are_apart(run: Run, work: Work) -> None:
+    stage(run, work)
+    run.stage("train", 1, {"inputs": 1}, work, goal=1)
+    run.stage("other", 0, {"inputs": 1}, work, goal=1)
+    assert len(work.went_on) == 3
+
+
+def test_a_damaged_record_is_named(run: Run, work: Work) -> None:
+    stage(run, work)
+    path = run.folder / "stages" / "train-00.json"
+    path.write_text(path.read_text().replace('"count": 1', '"count": 2'))
+    with pytest.raises(DamagedFile, match=r"stages/train-00.json: damaged"):
+        stage(run, work)
+
+
+def test_a_folder_belongs_to_one_task(run: Run) -> None:
+    held = storage.read_json(run.folder / "config.json")
+    assert (held["task"], held["preset"], held["seed"]) == ("car_racing", "smoke", 4)
+    Run.open(run.folder, preset("car_racing", "smoke", seed=4))
+    with pytest.raises(UserError, match="a run of task 'car_racing', expected 'take_cover'"):
+        Run.open(run.folder, preset("take_cover", "smoke"))
+    (run.folder / "config.json").write_text("{}")
+    with pytest.raises(DamagedFile, match=r"config.json: damaged"):
+        Run.open(run.folder, run.config)
+
+
+def test_the_last_checkpoint_is_of_the_round_or_one_before(run: Run) -> None:
+    assert run.last_checkpoint("vision", 3) is None
+    with pytest.raises(UserError, match="no checkpoint of the vision model; train it first"):
+        run.required_checkpoint("vision", 3)
+    first, second = run.checkpoint("vision", 0), run.checkpoint("vision", 2)
+    for path in (first, second):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = [run.last_checkpoint("vision", index) for index in range(4)]
+    assert found == [first, first, second, second]
+    assert run.last_checkpoint("memory", 3) is None
+
+
+def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
+    with pytest.raises(UserError, match="rollouts/00: holds no episodes"):
+        run.episodes(1)
+    paths = [run.rollouts(index) / "episode-000000.npz" for index in range(3)]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert run.episodes(1) == paths[:2]
+    assert run.episodes(2) == paths

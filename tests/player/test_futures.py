@@ -1,0 +1,129 @@
+"""Four possible next seconds, and going on in one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from player import recording
+from player.commands import Command
+from player.driving import HANDS_OFF, Driver, Hands
+from player.recording import Recorder
+from player.session import Session, View
+from wm_tf.errors import UserError
+
+
+def shown(session: Session) -> None:
+    """Lets the futures be dreamt to their end."""
+    session.do(Command.FUTURES)
+    while not session.futures.complete:
+        assert not session.tick()
+
+
+def drive(session: Session, steps: int, hands: Hands = HANDS_OFF) -> None:
+    for _ in range(steps):
+        session.tick(hands)
+
+
+def test_four_different_seconds_from_one_moment(world):
+    session = Session(world)
+    drive(session, 5)
+    shown(session)
+    assert session.step == 5
+    futures = session.futures.futures
+    assert [len(future.moments) for future in futures] == [50] * 4
+    last = [future.moments[-1].state.latent for future in futures]
+    assert len({latent.tobytes() for latent in last}) == 4
+    np.testing.assert_array_equal(futures[0].frames[3], world.frame(futures[0].moments[3].state))
+
+
+def test_a_chosen_future_comes_true(world):
+    session = Session(world)
+    drive(session, 5)
+    shown(session)
+    moments = session.futures.futures[2].moments
+    session.do(Command.FUTURE_3)
+    assert session.futures is None
+    drive(session, 50)
+    assert session.step == 55
+    np.testing.assert_array_equal(session.now.state.latent, moments[-1].state.latent)
+    assert session.now.total == pytest.approx(27.5)
+    drive(session, 3)
+    assert session.step == 58
+
+
+def test_one_may_leave_a_chosen_future(world):
+    session = Session(world, driver=Driver.HUMAN)
+    drive(session, 5)
+    shown(session)
+    moments = session.futures.futures[0].moments
+    session.choose(0)
+    drive(session, 10)
+    drive(session, 10, Hands(steer=1.0))
+    assert session.history.last_place == 25
+    assert not np.array_equal(session.now.state.latent, moments[19].state.latent)
+
+
+def test_closing_them_goes_on_as_before(world):
+    session, other = Session(world), Session(world)
+    drive(session, 5)
+    shown(session)
+    session.do(Command.FUTURES)
+    drive(session, 5)
+    drive(other, 10)
+    np.testing.assert_array_equal(session.now.state.latent, other.now.state.latent)
+
+
+def test_a_recording_follows_into_a_chosen_future(world, tmp_path):
+    session = Session(world)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 5)
+    shown(session)
+    session.do(Command.FUTURE_2)
+    drive(session, 20)
+    session.do(Command.WARMER)
+    drive(session, 5)
+    recording.write(
+        tmp_path / "a.jsonl", recording.of(recorder.finish()[0], world.task.name, world.digest)
+    )
+    again = Session(world)
+    again.replay(recording.read(tmp_path / "a.jsonl", world.task, world.digest))
+    while again.scripted:
+        again.tick()
+    assert again.step == 30
+    np.testing.assert_array_equal(again.now.state.latent, session.now.state.latent)
+
+
+def test_futures_are_of_the_dream_alone(world):
+    session = Session(world)
+    session.view = View.BOTH
+    with pytest.raises(UserError, match="dream"):
+        session.do(Command.FUTURES)
+
+
+def test_a_click_on_one_chooses_it(world):
+    import pygame
+
+    from player import app as loop
+    from player.loading import Loading
+    from player.view.screen import quarters
+
+    loop.open_window("car_racing")
+    app = loop.App(
+        "car_racing", Loading(lambda: world), Session, limits=loop.Limits(), real_time=False
+    )
+    app.session = app._begin(app._loading.result())
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_k, mod=0))
+    for _ in range(51):
+        app.turn()
+    future = app.session.futures.futures[3]
+    place = quarters(app._layout.picture)[3]
+    surface = pygame.display.get_surface()
+    assert tuple(surface.get_at(place.center))[:3] in {tuple(f[32, 32]) for f in future.frames}
+    pygame.event.post(
+        pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=place.center, button=pygame.BUTTON_LEFT)
+    )
+    app.turn()
+    np.testing.assert_array_equal(app.session.now.state.latent, future.moments[0].state.latent)
+    pygame.quit()

@@ -1,0 +1,229 @@
+"""The real environment beside the dream, over an environment that cannot go back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pygame
+import pytest
+
+from player import app as loop
+from player import recording
+from player.commands import Command
+from player.driving import Driver, Hands
+from player.loading import Loading
+from player.real import RealWorld, drift
+from player.recording import Recorder
+from player.session import Session, View
+from wm_tf.data.episodes import read_episode
+from wm_tf.errors import UserError
+
+RIGHT = Hands(steer=1.0)
+
+
+class Ring:
+    """A real environment: the frame's red is where one has steered, its green is the time."""
+
+    def __init__(self, length: int = 1000) -> None:
+        self.length = length
+        self.resets = 0
+        self.closed = False
+
+    def reset(self, *, seed: int):
+        self.resets += 1
+        self.steps, self.place = 0, float(seed % 50) + 100
+        return self._frame(), {}
+
+    def step(self, action: np.ndarray):
+        self.steps += 1
+        self.place += float(action[0])
+        terminated = self.steps == self.length
+        return self._frame(), 1.0, terminated, False, {"last_frame_repeated": terminated}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _frame(self) -> np.ndarray:
+        frame = np.zeros((64, 64, 3), np.uint8)
+        frame[..., 0], frame[..., 1] = round(self.place), self.steps % 256
+        return frame
+
+
+@pytest.fixture
+def ring() -> Ring:
+    return Ring()
+
+
+def make(world, ring: Ring, view: View, **arguments) -> Session:
+    session = Session(world, make_real=lambda: RealWorld(world, ring), **arguments)
+    while session.view is not view:
+        session.do(Command.NEXT_VIEW)
+    return session
+
+
+def drive(session: Session, steps: int, hands: Hands = RIGHT) -> None:
+    for _ in range(steps):
+        session.tick(hands)
+
+
+def test_both_begin_at_the_same_frame_and_drift_apart(world, ring):
+    session = make(world, ring, View.BOTH)
+    assert drift(session.now.real, session.now.state) == 0
+    drive(session, 20)
+    assert session.now.real.step == session.step == 20
+    assert drift(session.now.real, session.now.state) > 0.05
+    assert session.now.real.frame[0, 0, 1] == 20
+    assert session.now.real.expected.shape == (1, 32)
+
+
+def test_synchronising_puts_the_dream_where_the_real_one_is(world, ring):
+    session = make(world, ring, View.BOTH)
+    drive(session, 20)
+    session.do(Command.SYNCHRONISE)
+    assert drift(session.now.real, session.now.state) == 0
+    drive(session, 5)
+    assert drift(session.now.real, session.now.state) > 0
+
+
+def test_the_real_view_shows_the_real_frame_and_its_rewards(world, ring):
+    session = make(world, ring, View.REAL)
+    drive(session, 7)
+    np.testing.assert_array_equal(session.frame(), session.now.real.frame)
+    assert session.now.total == 7.0
+    np.testing.assert_array_equal(session.now.state.latent, session.now.real.state.latent)
+
+
+def test_rewinding_shows_stored_frames_and_driving_on_simulates_from_the_seed(world, ring):
+    session = make(world, ring, View.BOTH, driver=Driver.HUMAN)
+    drive(session, 20)
+    frames = [m.real.frame for m in session.history.moments]
+    session.rewinding = True
+    drive(session, 10)
+    session.rewinding = False
+    np.testing.assert_array_equal(session.now.real.frame, frames[10])
+    assert ring.resets == 1
+    drive(session, 10)  # the same actions: the same frames, by simulation
+    assert ring.resets == 2
+    np.testing.assert_array_equal(session.now.real.frame, frames[20])
+    session.do(Command.STEP_BACK)
+    session.do(Command.PAUSE)
+    drive(session, 1, Hands(steer=-1.0, analog=True))
+    assert session.now.real.step == 20
+    assert session.now.real.frame[0, 0, 0] < frames[20][0, 0, 0]
+
+
+def test_a_kept_moment_of_an_earlier_episode_drives_on_in_that_episode(world, ring):
+    session = make(world, ring, View.BOTH, driver=Driver.HUMAN)
+    drive(session, 5)
+    session.do(Command.SAVE_STATE)
+    drive(session, 1)
+    after = session.now.real.frame
+    session.do(Command.BEGIN_AGAIN)
+    drive(session, 3)
+    session.do(Command.LOAD_STATE)
+    drive(session, 1)
+    np.testing.assert_array_equal(session.now.real.frame, after)
+
+
+def test_leaving_the_views_dreams_on_from_there(world, ring):
+    session = make(world, ring, View.BOTH)
+    drive(session, 5)
+    session.do(Command.NEXT_VIEW)
+    assert session.view is View.DREAM
+    drive(session, 1)
+    assert session.step == 6
+    assert session.now.real is None
+
+
+def test_a_real_episode_that_has_ended_stays_while_the_dream_goes_on(world):
+    session = make(world, Ring(length=4), View.BOTH)
+    drive(session, 8)
+    assert session.now.real.ended
+    assert session.now.real.step == 4
+    assert session.step == 8
+
+
+def test_without_a_real_environment_the_dream_stays(world):
+    def missing() -> RealWorld:
+        raise UserError("no real environment: vizdoom is not installed")
+
+    session = Session(world, make_real=missing)
+    with pytest.raises(UserError, match="vizdoom"):
+        session.do(Command.NEXT_VIEW)
+    assert session.view is View.DREAM
+    drive(session, 2)
+    assert session.step == 2
+
+
+def test_a_recording_beside_the_real_one_repeats_the_dream_since_it_was_synchronised(world, ring):
+    session = make(world, ring, View.BOTH)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 10)
+    session.do(Command.SYNCHRONISE)
+    drive(session, 6)
+    moments = recording.repeatable(recorder.finish()[0])
+    assert len(moments) == 7
+    again = Session(world)
+    again.replay(recording.of(moments, "car_racing", world.digest))
+    while again.scripted:
+        again.tick()
+    np.testing.assert_array_equal(again.now.state.latent, session.now.state.latent)
+
+
+@pytest.fixture
+def app(world, ring, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop.open_window("car_racing")
+    app = loop.App(
+        "car_racing", Loading(lambda: world),
+        lambda w: Session(w, make_real=lambda: RealWorld(w, ring), driver=Driver.HUMAN),
+        limits=loop.Limits(), real_time=False,
+    )  # fmt: skip
+    app.session = app._begin(app._loading.result())
+    yield app
+    pygame.quit()
+
+
+def press(app: loop.App, *keys: int) -> None:
+    for key in keys:
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, mod=0))
+    app.turn()
+
+
+def test_the_window_shows_real_and_dream_side_by_side(app):
+    from player.view.screen import both_places
+
+    press(app, pygame.K_v, pygame.K_v)
+    for _ in range(5):
+        app.turn()
+    left, right, _, _ = both_places(app._layout.picture)
+    surface = pygame.display.get_surface()
+    real = tuple(app.session.now.real.frame[32, 32])
+    dream = tuple(app.session.world.frame(app.session.now.state)[60, 32])
+    assert tuple(surface.get_at(left.center))[:3] == real
+    row = right.top + round(right.height * 60.5 / 64)
+    assert tuple(surface.get_at((right.centerx, row)))[:3] == dream
+
+
+def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_path):
+    press(app, pygame.K_v, pygame.K_F2, pygame.K_RIGHT)
+    for _ in range(9):
+        app.turn()
+    press(app, pygame.K_F2)
+    kept = tmp_path / "recordings" / "car_racing-real" / "episode-000000.npz"
+    episode = read_episode(kept, world.task)
+    assert episode.frames.shape == (11, 64, 64, 3)
+    np.testing.assert_array_equal(episode.frames[:, 0, 0, 1], np.arange(11))
+    assert episode.actions[0, 0] > 0
+    assert episode.rewards.tolist() == [1.0] * 10
+    assert episode.policy == "player: human"
+    assert not list((tmp_path / "recordings").glob("*.jsonl"))
+
+
+def test_dreamt_frames_never_become_an_episode(app, tmp_path):
+    press(app, pygame.K_F2, pygame.K_RIGHT)
+    for _ in range(5):
+        app.turn()
+    press(app, pygame.K_F2)
+    assert not list((tmp_path / "recordings").rglob("*.npz"))
+    assert len(list((tmp_path / "recordings").glob("*.jsonl"))) == 1

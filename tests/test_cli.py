@@ -1,0 +1,251 @@
+"""The commands: what cannot be used is told in one line with exit status 2, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wm_tf import cli, storage
+from wm_tf.config import preset
+from wm_tf.errors import RunFailed
+from wm_tf.pipeline.run import Run
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def refused(capsys: Capture, *arguments: str | Path) -> str:
+    """Runs a command that must end with status 2; returns what it says on stderr."""
+    try:
+        status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as error:  # of the parser of flags
+        status = error.code  # type: ignore[assignment]
+    captured = capsys.readouterr()
+    assert status == 2, captured
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def refused_in_a_line(capsys: Capture, *arguments: str | Path) -> str:
+    message = refused(capsys, *arguments)
+    assert message.startswith("wm_tf: ")
+    assert message.count("\n") == 1
+    return message
+
+
+ON_A_TASK = [name for name in cli.COMMANDS if name != "bench"]
+
+
+def test_an_unknown_command_is_refused(capsys: Capture) -> None:
+    message = refused_in_a_line(capsys, "drive", "car_racing")
+    assert "unknown command 'drive': expected one of collect, " in message
+
+
+@pytest.mark.parametrize("command", ON_A_TASK)
+def test_an_unknown_task_is_refused(capsys: Capture, command: str, tmp_path: Path) -> None:
+    place = ("--models", tmp_path) if command == "evaluate" else ("--run", tmp_path)
+    message = refused_in_a_line(capsys, command, "car_rowing", *place)
+    assert "unknown task 'car_rowing': expected one of car_racing, take_cover" in message
+
+
+@pytest.mark.parametrize("command", ON_A_TASK)
+def test_a_missing_task_is_refused(capsys: Capture, command: str) -> None:
+    assert "task" in refused(capsys, command).lower()
+
+
+@pytest.mark.parametrize("command", [name for name in ON_A_TASK if name != "evaluate"])
+def test_an_unknown_preset_is_refused(capsys: Capture, command: str, run: Path) -> None:
+    message = refused(capsys, command, "car_racing", "--run", run, "--preset", "laptop")
+    assert "laptop" in message
+    assert all(name in message for name in ("paper", "desktop", "smoke"))
+    assert not run.exists()
+
+
+def test_an_unknown_flag_is_refused(capsys: Capture, run: Path) -> None:
+    message = refused(capsys, "collect", "car_racing", "--run", run, "--episode-count", "3")
+    assert "--episode-count" in message
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value", "accepted"),
+    [
+        ("collect", "--episodes", "0", "above 0"),
+        ("collect", "--noise", "-1", "at least 0"),
+        ("collect", "--noise", "nan", "at least 0"),
+        ("collect", "--workers", "0", "at least 1"),
+        ("collect", "--quiet-fraction", "1.5", "at most 1"),
+        ("collect", "--round", "-1", "at least 0"),
+        ("collect", "--seed", "-1", "at least 0"),
+        ("train-vision", "--batch-size", "0", "above 0"),
+        ("train-vision", "--frame-stride", "0", "above 0"),
+        ("train-vision", "--learning-rate", "inf", "above 0"),
+        ("train-memory", "--sequence-length", "0", "above 0"),
+        ("train-memory", "--dropout", "-0.1", "at most 1"),
+        ("train-memory", "--dropout", "1", "below 1"),
+        ("train-controller", "--temperature", "0", "above 0"),
+        ("train-controller", "--temperature", "-1", "above 0"),
+        ("train-controller", "--sigma", "0", "above 0"),
+        ("train-controller", "--population", "3", "at least 4"),
+        ("train-controller", "--generations", "0", "above 0"),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_refused(
+    capsys: Capture, run: Path, command: str, flag: str, value: str, accepted: str
+) -> None:
+    message = refused_in_a_line(capsys, command, "car_racing", "--run", run, flag, value)
+    assert flag in message
+    assert accepted in message
+
+
+@pytest.mark.parametrize("episodes", ["0", "-5"])
+def test_evaluating_no_episodes_is_refused(
+    capsys: Capture, saved_models: Path, episodes: str
+) -> None:
+    message = refused_in_a_line(
+        capsys, "evaluate", "car_racing", "--models", saved_models, "--episodes", episodes
+    )
+    assert f"at least 1, got {episodes}" in message or f"above 0, got {episodes}" in message
+
+
+def test_flags_may_stand_before_the_task(capsys: Capture, run: Path) -> None:
+    message = refused_in_a_line(capsys, "train-vision", "--epochs", "2", "car_racing", "--run", run)
+    assert "holds no episodes" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("train-vision",), "rollouts/00: holds no episodes"),
+        (("encode",), "holds no checkpoint of the vision model; train it first"),
+        (("train-memory",), "holds no checkpoint of the vision model; train it first"),
+        (("train-controller",), "exports"),
+        (("train-controller", "--env", "real"), "exports"),
+        (("collect", "--policy", "controller"), "exports"),
+        (("export",), "holds no checkpoint"),
+    ],
+)
+def test_a_stage_without_those_before_it_is_refused(
+    capsys: Capture, run: Path, arguments: tuple[str, ...], reason: str
+) -> None:
+    message = refused_in_a_line(
+        capsys, arguments[0], "car_racing", "--run", run, *arguments[1:], "--preset", "smoke"
+    )
+    assert reason in message
+
+
+def test_a_run_of_another_task_is_refused(capsys: Capture, run: Path) -> None:
+    Run.open(run, preset("take_cover", "smoke"))
+    message = refused_in_a_line(capsys, "collect", "car_racing", "--run", run)
+    assert "a run of task 'take_cover', expected 'car_racing'" in message
+
+
+def test_a_damaged_run_is_refused(capsys: Capture, run: Path) -> None:
+    run.mkdir()
+    (run / "config.json").write_text('{"task": "car_racing"}')
+    assert "config.json: damaged" in refused_in_a_line(
+        capsys, "collect", "car_racing", "--run", run
+    )
+
+
+EVALUATE = ("evaluate", "car_racing", "--episodes", "1", "--models")
+
+
+def test_missing_models_are_refused(capsys: Capture, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    assert str(missing) in refused_in_a_line(capsys, *EVALUATE, missing)
+
+
+@pytest.mark.parametrize("env", ["dream", "real"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"task": "take_cover"}, "take_cover"),
+        ({"format_version": 99}, "99"),
+        ({"files": {}}, "files"),
+    ],
+)
+def test_models_that_are_not_right_are_refused(
+    capsys: Capture,
+    altered_models: Callable[..., Path],
+    env: str,
+    change: dict[str, object],
+    reason: str,
+) -> None:
+    models = altered_models(**change)
+    assert reason in refused_in_a_line(capsys, *EVALUATE, models, "--env", env, "--workers", "1")
+
+
+def test_a_wrong_checksum_is_refused(capsys: Capture, altered_models: Callable[..., Path]) -> None:
+    models = altered_models()
+    latents = models / "car_racing" / "initial_latents.npz"
+    storage.write_bytes(latents, latents.read_bytes() + b"x")
+    message = refused_in_a_line(capsys, *EVALUATE, models, "--env", "dream")
+    assert "initial_latents.npz" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (RunFailed("the disk is full"), 1, "wm_tf: the disk is full\n"),
+        (KeyboardInterrupt(), 130, "wm_tf: interrupted; the same command goes on\n"),
+    ],
+)
+def test_other_ends_have_their_own_status(
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    error: BaseException,
+    status: int,
+    message: str,
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.Collect, "__call__", fail)
+    assert cli.main(["collect", "car_racing", "--run", str(run)]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[cli.TrainController] = []
+    monkeypatch.setattr(cli.TrainController, "__call__", seen.append)
+    for arguments in (
+        ["car_racing"],
+        ["car_racing", "--round", "1"],
+        ["take_cover", "--preset", "paper"],
+        ["car_racing", "--preset", "smoke", "--sigma", "0.7", "--horizon", "11"],
+    ):
+        assert cli.main(["train-controller", *arguments]) == 0
+    desktop = preset("car_racing", "desktop")
+    assert seen[0].hyper == desktop.first.controller
+    assert seen[1].hyper == desktop.later.controller
+    assert seen[2].hyper == preset("take_cover", "paper").first.controller
+    assert seen[3].hyper.sigma == 0.7
+    assert seen[3].hyper.horizon == 11
+    assert seen[3].hyper.population == preset("car_racing", "smoke").first.controller.population
+
+
+def test_help_lists_every_command(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(["--help"])
+    assert error.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wm_tf", "collect", "nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "wm_tf: unknown task 'nowhere': expected one of car_racing, take_cover\n"

@@ -1,0 +1,98 @@
+"""What a run has learnt: V and M as of a round, and the controllers in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from wm_tf import storage
+from wm_tf.errors import UserError
+from wm_tf.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from wm_tf.models import Memory, Vision
+
+Env = Literal["dream", "real"]
+
+CONTROLLER_STAGES: dict[Env, str] = {"dream": "controller", "real": "controller-real"}
+"""The stages that evolve a controller, in the order of a round."""
+
+
+def load_vision(run: Run, round_index: int) -> Vision:
+    """V as of a round, in float32."""
+    from wm_tf.models import Vision
+    from wm_tf.training.checkpoint import restore
+
+    vision = Vision(run.config.task.latent_size)
+    restore(run.required_checkpoint("vision", round_index), vision, weights_only=True)
+    return vision
+
+
+def load_memory(run: Run, round_index: int) -> Memory:
+    """M as of a round."""
+    from wm_tf.models import Memory
+    from wm_tf.training.checkpoint import restore
+
+    task = run.config.task
+    memory = Memory(task.latent_size, task.action_size, task.hidden_size, task.mixtures)
+    restore(run.required_checkpoint("memory", round_index), memory, weights_only=True)
+    return memory
+
+
+@dataclass(frozen=True)
+class Evolved:
+    """What an evolution of the run gave."""
+
+    parameters: np.ndarray
+    """[N], the mean of the distribution that scored best on the selection seeds."""
+    last: np.ndarray
+    """[N], the mean after the last generation."""
+    selection: float
+    """Mean return of `parameters` on the selection seeds."""
+    tried: list[tuple[float, float, float]]
+    """(generation, mean return, standard error) of every mean that was scored there."""
+    round_index: int
+    env: Env
+
+
+def controllers(run: Run) -> list[Evolved]:
+    """The run's controllers in the order of their making."""
+    found = []
+    for round_index in range(run.config.iterations):
+        for env, name in CONTROLLER_STAGES.items():
+            path = run.checkpoint(name, round_index)
+            if path.exists():
+                arrays, _ = storage.read_npz(path)
+                tried = [tuple(row) for row in arrays["selections"].tolist()]
+                best = max((score for _, score, _ in tried), default=-np.inf)
+                found.append(
+                    Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env)
+                )
+    return found
+
+
+def last_controller(run: Run, round_index: int, env: Env) -> Evolved | None:
+    """The last controller made before that of a round and an environment."""
+    order = list(CONTROLLER_STAGES)
+    place = (round_index, order.index(env))
+    earlier = [
+        found for found in controllers(run)
+        if (found.round_index, order.index(found.env)) < place
+    ]  # fmt: skip
+    return earlier[-1] if earlier else None
+
+
+def last_parameters(run: Run, round_index: int, env: Env) -> np.ndarray | None:
+    """The parameters of `last_controller`, or None."""
+    found = last_controller(run, round_index, env)
+    return None if found is None else found.parameters
+
+
+def best_of_round(run: Run, round_index: int) -> Evolved:
+    """A round's controller with the highest score on the selection seeds."""
+    made = [found for found in controllers(run) if found.round_index == round_index]
+    if not made:
+        raise UserError(f"{run.folder}: round {round_index} has no controller; train it first")
+    return max(made, key=lambda found: found.selection)

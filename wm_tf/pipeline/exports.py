@@ -1,0 +1,176 @@
+"""A run's SavedModels: its own `exports/` between the stages, and the published best."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from wm_tf import agent, seeding, storage
+from wm_tf.config import to_dict
+from wm_tf.data.episodes import read_episode
+from wm_tf.envs import task_module
+from wm_tf.errors import UserError
+from wm_tf.models import Controller, Memory
+from wm_tf.pipeline import pictures
+from wm_tf.pipeline.checkpoints import (
+    CONTROLLER_STAGES,
+    controllers,
+    load_memory,
+    load_vision,
+)
+from wm_tf.pipeline.dataset import encode_rounds, held_out_part
+from wm_tf.pipeline.run import Run, Values
+from wm_tf.seeding import Purpose
+from wm_tf.serving import manifest
+from wm_tf.serving.export import export
+from wm_tf.serving.initial import InitialLatents
+from wm_tf.serving.load import load_keras
+from wm_tf.training.starts import choose_starts
+
+STAGES = ("collect", "vision", "memory", *CONTROLLER_STAGES.values())
+"""The stages that leave a record, in the order of a round."""
+START_MOMENTS = 1024
+"""Real moments that an export holds for dreams to start from."""
+
+
+def export_round(run: Run, round_index: int, controller: np.ndarray | None) -> None:
+    """Writes the run's exports: V and M as of a round, and C where there is one.
+
+    Nothing is written if the exports are these already.
+    """
+    if exported_sources(run) != _sources(run, round_index, controller):
+        _export(run, run.exports, round_index, controller, {})
+
+
+def publish(run: Run, out: Path) -> Path:
+    """Exports the run's best controller, with the V and M that it was evolved for, to `out`.
+
+    Best is the highest mean on the selection seeds. The model card gets a contact sheet and the
+    training curve. Without a controller, the last V and M are exported.
+
+    Returns:
+      The task's folder in `out`.
+    """
+    made = controllers(run)
+    best = max(made, key=lambda found: found.selection) if made else None
+    round_index = run.config.iterations - 1 if best is None else best.round_index
+    assets = {"contact_sheet.png": draw_contact_sheet(run, round_index)}
+    if made:
+        assets["training.png"] = pictures.training_curve(run.config.task.name, selections(run))
+    controller = None if best is None else best.parameters
+    return _export(run, out, round_index, controller, assets)
+
+
+def draw_contact_sheet(run: Run, round_index: int) -> bytes:
+    """A PNG of what V and M of a round make of a held-out episode of the first round."""
+    vision, memory = load_vision(run, round_index), load_memory(run, round_index)
+    task = run.config.task
+    held_out = held_out_part(run.episodes(0))[0]
+    starts = _starts(run, memory, round_index)
+    return pictures.contact_sheet(task, vision, memory, starts, read_episode(held_out, task))
+
+
+def selections(run: Run) -> list[tuple[float, float, float]]:
+    """(generation since the run's beginning, mean, standard error) of every mean that was tried."""
+    points: list[tuple[float, float, float]] = []
+    before = 0.0
+    for found in controllers(run):
+        points += [(before + generation, mean, error) for generation, mean, error in found.tried]
+        before = points[-1][0] if points else before
+    return points
+
+
+def exported_models(run: Run) -> agent.ModelsAt:
+    """The run's exports; raises UserError if there are none."""
+    folder = manifest.find_models(run.exports.resolve(), run.config.task.name)
+    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+
+
+def exported_sources(run: Run) -> Values | None:
+    """Which checkpoints and controller the exports were made from; None if there are none."""
+    folder = run.exports / run.config.task.name
+    if not (folder / manifest.FILE_NAME).exists():
+        return None
+    return dict(manifest.read(folder, run.config.task.name)["config"]["sources"])
+
+
+def controller_of(models: Path, task: str) -> np.ndarray:
+    """The parameters of the controller in a folder of models."""
+
+    _, _, controller = load_keras(models, task)
+    if controller is None:
+        raise UserError(f"{models}: there is no controller of {task} in these models")
+    return controller.parameters.numpy().astype(np.float64)
+
+
+def training_facts(run: Run, round_index: int) -> Values:
+    """What a manifest says of the training: stages with their seconds and held-out figures."""
+    stages = {
+        f"{name}-{index:02d}": record
+        for index in range(round_index + 1)
+        for name in STAGES
+        if (record := run.stage_record(name, index)) is not None
+    }
+    return {
+        "what": f"{run.config.preset} preset, {round_index + 1} rounds",
+        "seconds": sum(record["seconds"] for record in stages.values()),
+        "seeds": {"run": run.config.seed},
+        "stages": stages,
+    }
+
+
+def _export(
+    run: Run,
+    out: Path,
+    round_index: int,
+    controller: np.ndarray | None,
+    assets: Mapping[str, bytes],
+) -> Path:
+
+    task = run.config.task
+    memory = load_memory(run, round_index)
+    stages = run.config.round(round_index)
+    facts = manifest.Facts(
+        environment=task_module(task.name).ENVIRONMENT,
+        end=manifest.EndRule("never", odds_correction=stages.memory.done_positive_weight),
+        temperature=stages.controller.temperature,
+        preset=run.config.preset,
+        config={
+            "sources": _sources(run, round_index, controller),
+            "first": to_dict(run.config.first),
+            "later": to_dict(run.config.later),
+        },
+        training=training_facts(run, round_index),
+    )
+    return export(
+        out / task.name,
+        task,
+        vision=load_vision(run, round_index),
+        memory=memory,
+        controller=None if controller is None else Controller(task, controller),
+        initial_latents=_starts(run, memory, round_index),
+        facts=facts,
+        assets=assets,
+    )
+
+
+def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Values:
+    return {
+        "vision": storage.stamp(run.required_checkpoint("vision", round_index)),
+        "memory": storage.stamp(run.required_checkpoint("memory", round_index)),
+        "controller": None if controller is None else _array_digest(controller),
+    }
+
+
+def _starts(run: Run, memory: Memory, round_index: int) -> InitialLatents:
+
+    latents = encode_rounds(run, round_index)
+    random = seeding.generator(run.config.seed, Purpose.MEMORY, round_index, 1)
+    return choose_starts(memory, latents, run.config.task, count=START_MOMENTS, random=random)
+
+
+def _array_digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.astype(np.float64).tobytes()).hexdigest()

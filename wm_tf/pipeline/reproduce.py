@@ -1,0 +1,63 @@
+"""The whole procedure: collect, V, M, C, and again with the new controller."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+from rich.console import Console
+from rich.table import Table
+
+from wm_tf import storage
+from wm_tf.pipeline import pictures
+from wm_tf.pipeline.checkpoints import best_of_round, last_parameters
+from wm_tf.pipeline.exports import (
+    STAGES,
+    draw_contact_sheet,
+    export_round,
+    selections,
+)
+from wm_tf.pipeline.run import Run
+from wm_tf.pipeline.stages import collect_round, controller_round, memory_round, vision_round
+
+
+def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> None:
+    """Runs the whole procedure; what is done already is skipped.
+
+    At the end a table of the rounds is printed, and `contact_sheet.png` and `training.png` are
+    written into the run's folder.
+    """
+    rounds = run.config.iterations if iterations is None else iterations
+    for index in range(rounds):
+        stages = run.config.round(index)
+        collect_round(run, executor, index, stages.collect)
+        vision_round(run, index, stages.vision)
+        memory_round(run, index, stages.memory)
+        export_round(run, index, last_parameters(run, index, "dream"))
+        controller_round(run, executor, index, stages.controller)
+        export_round(run, index, best_of_round(run, index).parameters)
+    storage.write_bytes(run.folder / "contact_sheet.png", draw_contact_sheet(run, rounds - 1))
+    curve = pictures.training_curve(run.config.task.name, selections(run))
+    storage.write_bytes(run.folder / "training.png", curve)
+    Console().print(_table(run, rounds))
+
+
+def _table(run: Run, rounds: int) -> Table:
+    """A line for each round: its score, and what it cost."""
+    table = Table(title=f"{run.config.task.name}, {run.config.preset} preset")
+    for name in ("round", "selection score", "se", *STAGES, "minutes in all"):
+        table.add_column(name, justify="right")
+    total = 0.0
+    for index in range(rounds):
+        best = best_of_round(run, index)
+        error = next(error for _, score, error in best.tried if score == best.selection)
+        records = [run.stage_record(name, index) for name in STAGES]
+        seconds = [record["seconds"] if record else 0.0 for record in records]
+        total += sum(seconds)
+        table.add_row(
+            str(index),
+            f"{best.selection:.1f}",
+            f"{error:.1f}",
+            *(f"{value / 60:.1f}" for value in seconds),
+            f"{total / 60:.1f}",
+        )
+    return table
