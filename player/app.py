@@ -1,39 +1,42 @@
 """The loop: events in, one step of the dream, one picture out, at the environment's rate.
 
-The same loop runs in a window, without a display and in the tests; only the clock differs.
+The same loop runs in a window, without a display and in the tests; only the clock differs. Until
+the models are there, and until someone begins, it shows the title screen.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pygame
 
+from player import mouse, window
+from player.choice import Choice, Drivers
 from player.commands import BINDINGS, Binding, Command
-from player.devices import Devices, open_gamepads
+from player.devices import Devices
+from player.driving import Hands
+from player.foyer import Foyer
 from player.keeping import Keeper
 from player.loading import Loading
-from player.pacing import Pacer, Stopwatch
+from player.pacing import Pacer, Stopwatch, Sweeper
 from player.session import Session
-from player.view import panels
+from player.starts import picture_source
 from player.view.layout import Layout
-from player.view.screen import Screen, Show, quarters
-from player.view.title import Title
+from player.view.screen import Screen, Show
+from player.world import World
 from wm_tf.errors import UserError
 
 if TYPE_CHECKING:
     from player.media import Animation, Film
 
-WINDOW = (960, 720)
-_MOUSE_EVENTS = (pygame.MOUSEBUTTONDOWN, pygame.MOUSEBUTTONUP, pygame.MOUSEMOTION)
-_IDLE_PERIOD = 1 / 30  # of the loading screen
+_IDLE_PERIOD = 1 / 25  # of the title screen while models load
 _MESSAGE_SECONDS = 2.5
+
+Begin = Callable[[World, Choice], Session]
 
 
 @dataclass
@@ -50,55 +53,64 @@ class App:
 
     def __init__(
         self,
-        task: str,
-        loading: Loading,
-        begin: Callable[[Any], Session],
+        choice: Choice,
+        drivers: Drivers,
+        load: Callable[[str], World],
+        begin: Begin,
         *,
         limits: Limits,
+        title: bool = False,
         bindings: Sequence[Binding] = BINDINGS,
         real_time: bool = True,
         cameras: Sequence[Animation | Film] = (),
-        export: Callable[[Path], None] | None = None,
+        export: Callable[[str, Path], None] | None = None,
     ) -> None:
         """Args:
-        loading: the world that is on its way.
+        choice: the task, the driver and the start at first.
+        drivers: what else can be chosen.
+        load: loads the models of a task, in a thread of its own.
         begin: makes the session once the world is there.
+        title: whether the title screen waits for someone to begin.
         bindings: the key table.
         cameras: take pictures of every step.
-        export: makes films of a finished recording, without being waited for.
+        export: makes films of a task's finished recording, without being waited for.
         """
-        self.task = task
         self.show = Show()
         self.devices = Devices(bindings)
         self.session: Session | None = None
         self.steps = 0  # dream steps made, over all dreams
         self.first_frame: float | None = None  # time.perf_counter() of it
         self.running = True
-        self._turns = 0
+        self.titled = title
         self.stopwatch = Stopwatch()
         self.pacer = Pacer(real_time)
-        self._loading = loading
+        self.loading = Loading(lambda: load(choice.task))
+        self.foyer = Foyer(choice, drivers, bindings)
+        self._turns = 0
+        self._load = load
         self._begin = begin
         self._limits = limits
+        self._bindings = bindings
         self._cameras = cameras
-        self._keeper = Keeper(task, export)
-        self._screen = Screen(task, bindings)
-        self._title = Title(task)
-        self._started = time.perf_counter()
+        self._export = export
+        self._sweeper = Sweeper()
+        self._full_screen = window.FullScreen()
+        self._mouse = mouse.Mouse()
         self._message_until = 0.0
         self._layout: Layout | None = None
-        self._dragged: int | None = None
-        self._windowed: tuple[int, int] | None = None  # the size to come back to
+        self._enter_task(choice.task)
+
+    @property
+    def task(self) -> str:
+        """The task that is shown."""
+        return self._keeper.task
 
     def run(self) -> None:
         """Runs until someone quits or a limit is reached; raises what loading raised."""
-        while self.running and self._loading.running:
-            self._wait_for_world()
-        if not self.running:
-            return
-        self.session = self._begin(self._loading.result())
         while self.running:
             self.turn()
+        if self.session is None:
+            return
         self._keeper.finish(self.session)
         for camera in self._cameras:
             camera.close()
@@ -112,33 +124,136 @@ class App:
 
     def turn(self) -> None:
         """One turn of the loop."""
-        session = self.session
-        assert session is not None
         for event in pygame.event.get():
             self._handle(event)
-        self._follow_recording(session)
+        if not self.running:
+            return
+        self._full_screen.turn()
+        if self.session is None and not self.loading.running:
+            self._take_world()
+        if time.perf_counter() > self._message_until:
+            self.show.message = ""
+        if self.session is None:
+            self._wait_for_world()
+        elif self.titled:
+            self._title_turn(self.session)
+        else:
+            self._dream_turn(self.session)
+
+    def do(self, command: Command) -> None:
+        """Carries out a command: the window's own here, the others in the title or the session."""
+        action = self._ACTIONS.get(command)
+        if action is not None:
+            action(self)
+        elif self.titled or self.session is None:
+            if not self.foyer.do(command, self.session) and self.session is not None:
+                self._begin_dream()
+                if command not in (Command.BEGIN, Command.PAUSE):
+                    self.do(command)
+            self._follow_choice()
+        elif command is Command.TITLE:
+            self._open_title()
+        else:
+            self._do_in_session(command, self.session)
+
+    def say(self, message: str) -> None:
+        """Shows a message for a moment, if there is one."""
+        if message:
+            self.show.message = message
+            self._message_until = time.perf_counter() + _MESSAGE_SECONDS
+
+    # The title screen ----------------------------------------------------------------------
+
+    def _wait_for_world(self) -> None:
+        self.foyer.draw(window.surface(), None, self.show)
+        pygame.display.flip()
+        time.sleep(_IDLE_PERIOD)
+
+    def _take_world(self) -> None:
+        """The models are loaded: the session begins. What loading raised ends the first one."""
+        try:
+            world = self.loading.result()
+        except UserError as error:
+            if self.foyer.back_to is None:
+                raise
+            self.say(str(error))
+            self.foyer.choice = self.foyer.back_to
+            self._load_task()
+            return
+        self.session = self._begin(world, self.foyer.choice)
+        self.foyer.follow(self.session)
+        self._enter_task(world.task.name)
+
+    def _enter_task(self, task: str) -> None:
+        self._screen = Screen(task, self._bindings)
+        self._keeper = Keeper(task, self._export)
+        pygame.display.set_caption(f"World Models: the dream of {task}")
+
+    def _load_task(self) -> None:
+        """Leaves the session and loads the chosen task."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+        task = self.foyer.choice.task
+        self.loading = Loading(lambda: self._load(task))
+
+    def _follow_choice(self) -> None:
+        if self.session is not None and self.foyer.choice.task != self.session.world.task.name:
+            self._load_task()
+
+    def _title_turn(self, session: Session) -> None:
+        hands = self.devices.hands()
+        if hands.on:
+            self._begin_dream()
+            self._dream_turn(session, hands)
+            return
+        self.foyer.tick(session)
+        self.foyer.draw(window.surface(), session.frame(), self.show)
+        self._present(session)
+
+    def _begin_dream(self) -> None:
+        assert self.session is not None
+        self.titled = False
+        self.session.speed = 1.0
+        self.session.do(Command.BEGIN_SAME)
+
+    def _open_title(self) -> None:
+        session = self.session
+        assert session is not None
+        self.say(self._keeper.finish(session))
+        self.devices.release_all()
+        session.paused = False
+        self.foyer.follow(session)
+        self.titled = True
+
+    # The dream -----------------------------------------------------------------------------
+
+    def _dream_turn(self, session: Session, hands: Hands | None = None) -> None:
+        self.say(self._keeper.follow(session))
+        self.show.recording = self._keeper.recording
         began = time.perf_counter()
-        moved = self._tick(session)
+        moved = self._tick(session, hands)
         frame = session.frame()
         self._refresh_numbers(session)
-        surface = window()
-        self._layout = self._screen.draw(surface, session, frame, self.show)
+        self._layout = self._screen.draw(window.surface(), session, frame, self.show)
         if moved:
             self.stopwatch.add(time.perf_counter() - began)
             for camera in self._cameras:
                 camera.add(session, frame)
+        self._stop_at_limits(session)
+        self._present(session)
+
+    def _present(self, session: Session) -> None:
         pygame.display.flip()
         if self.first_frame is None:
             self.first_frame = time.perf_counter()
         self._turns += 1
-        self._stop_at_limits(session)
+        self._sweeper.turn()
         self.pacer.wait(1 / (session.world.steps_per_second * min(session.speed, 1.0)))
 
-    # Inside a turn -------------------------------------------------------------------------
-
-    def _tick(self, session: Session) -> bool:
+    def _tick(self, session: Session, hands: Hands | None) -> bool:
         session.rewinding = self.devices.holds(Command.REWIND)
-        hands = self.devices.hands()
+        hands = hands or self.devices.hands()
         moved = False
         # Faster than the environment's rate means more steps per picture.
         for _ in range(max(1, round(session.speed))):
@@ -161,96 +276,41 @@ class App:
         expected = session.world.steps_per_second * min(session.speed, 1.0)
         enough = len(self.pacer.ticks) == self.pacer.ticks.maxlen
         self.show.slow = self.pacer.real_time and enough and self.pacer.rate < 0.9 * expected
-        if time.perf_counter() > self._message_until:
-            self.show.message = ""
 
-    def _wait_for_world(self) -> None:
-        for event in pygame.event.get():
-            if Command.QUIT in self.devices.handle(event):
-                self.running = False
-        surface = window()
-        self._title.draw(surface, time.perf_counter() - self._started)
-        pygame.display.flip()
-        time.sleep(_IDLE_PERIOD)
+    # Events --------------------------------------------------------------------------------
 
     def _handle(self, event: pygame.event.Event) -> None:
-        if event.type in _MOUSE_EVENTS:
-            self._mouse(event)
+        if event.type in mouse.EVENTS:
+            self._handle_mouse(event)
+        elif event.type == pygame.DROPFILE:
+            self._begin_from_file(event.file)
         for command in self.devices.handle(event):
             self.do(command)
 
-    def _mouse(self, event: pygame.event.Event) -> None:
-        """Dragging the latents' bars: left holds, right lets go."""
-        if event.type == pygame.MOUSEBUTTONUP:
-            self._dragged = None
-        elif event.type == pygame.MOUSEBUTTONDOWN:
-            self._choose_future(event)
-            dimension = self._bar_at(event.pos)
-            if dimension is None or self.session is None:
-                return
-            if event.button == pygame.BUTTON_RIGHT:
-                self.session.unpin(dimension)
-            elif event.button == pygame.BUTTON_LEFT:
-                self._dragged = dimension
-                self._drag(event.pos)
-        elif self._dragged is not None:
-            self._drag(event.pos)
+    def _handle_mouse(self, event: pygame.event.Event) -> None:
+        if self.titled or self.session is None:
+            if self.foyer.click(event, self.session) and self.session is not None:
+                self._begin_dream()
+            self._follow_choice()
+        elif self._layout is not None:
+            self._mouse.handle(event, self.session, self._layout, self.show)
 
-    def _choose_future(self, event: pygame.event.Event) -> None:
-        if self.session is None or self.session.futures is None or self._layout is None:
+    def _begin_from_file(self, path: str) -> None:
+        try:
+            source = picture_source(path)
+        except UserError as error:
+            self.say(str(error))
             return
-        for index, place in enumerate(quarters(self._layout.picture)):
-            if event.button == pygame.BUTTON_LEFT and place.collidepoint(event.pos):
-                self.session.choose(index)
+        self.foyer.choice = replace(self.foyer.choice, source=source)
+        if self.session is not None:
+            self.session.begin_from(source)
 
-    def _bars(self) -> list[pygame.Rect]:
-        """Where the latents' bars are; empty while they are not shown."""
-        layout, session = self._layout, self.session
-        if not self.show.latent or layout is None or layout.panel is None or session is None:
-            return []
-        parts = panels.sections(layout.panel, layout.unit, True, self.show.mixture)
-        if parts.latent is None:
-            return []
-        return panels.cells(parts.latent, layout.unit, session.world.task.latent_size)
-
-    def _bar_at(self, point: tuple[int, int]) -> int | None:
-        # The gaps between the bars belong to them.
-        bars = enumerate(bar.inflate(2, 2) for bar in self._bars())
-        return next((index for index, bar in bars if bar.collidepoint(point)), None)
-
-    def _drag(self, point: tuple[int, int]) -> None:
-        bars = self._bars()
-        if self._dragged is not None and self.session is not None and bars:
-            value = panels.value_at(bars[self._dragged], point[1])
-            self.session.pin(self._dragged, value)
-
-    def do(self, command: Command) -> None:
-        """Carries out a command: the window's own here, the others in the session."""
-        action = self._ACTIONS.get(command)
-        if action is not None:
-            action(self)
-        elif self.session is not None:
-            try:
-                self.session.do(command)
-            except UserError as error:  # such as: no vizdoom to be real in
-                self.say(str(error))
-            else:
-                self._announce(command)
-
-    def _follow_recording(self, session: Session) -> None:
-        self.say(self._keeper.follow(session))
-        self.show.recording = self._keeper.recording
-
-    def say(self, message: str) -> None:
-        """Shows a message for a moment, if there is one."""
-        if not message:
+    def _do_in_session(self, command: Command, session: Session) -> None:
+        try:
+            session.do(command)
+        except UserError as error:  # such as: no vizdoom to be real in
+            self.say(str(error))
             return
-        self.show.message = message
-        self._message_until = time.perf_counter() + _MESSAGE_SECONDS
-
-    def _announce(self, command: Command) -> None:
-        session = self.session
-        assert session is not None
         if command is Command.SAVE_STATE:
             self.say("this moment is kept")
         elif command is Command.LOAD_STATE:
@@ -274,25 +334,22 @@ class App:
 
     def _toggle_latent(self) -> None:
         self.show.latent = not self.show.latent
-        self._dragged = None
+        self._mouse.release()
 
     def _toggle_mixture(self) -> None:
         self.show.mixture = not self.show.mixture
 
-    def _full_screen(self) -> None:
+    def _toggle_full_screen(self) -> None:
         self.devices.release_all()
-        if self._windowed is None:
-            self._windowed = window().get_size()
-            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
-        else:
-            pygame.display.set_mode(self._windowed, pygame.RESIZABLE)
-            self._windowed = None
+        self._full_screen.toggle()
 
     def _screenshot(self) -> None:
-        self.say(self._keeper.screenshot(window()))
+        self.say(self._keeper.screenshot(window.surface()))
 
     def _toggle_recording(self) -> None:
         if self.session is not None:
+            if self.titled:
+                self._begin_dream()
             self.say(self._keeper.toggle(self.session))
 
     _ACTIONS: ClassVar[dict[Command, Callable[[Any], None]]] = {
@@ -300,41 +357,9 @@ class App:
         Command.HELP: _toggle_help,
         Command.HUD: _toggle_hud,
         Command.SMOOTH: _toggle_smooth,
-        Command.FULL_SCREEN: _full_screen,
+        Command.FULL_SCREEN: _toggle_full_screen,
         Command.SCREENSHOT: _screenshot,
         Command.RECORD: _toggle_recording,
         Command.LATENT_PANEL: _toggle_latent,
         Command.MIXTURE_PANEL: _toggle_mixture,
     }
-
-
-def window() -> pygame.Surface:
-    """What is shown."""
-    surface = pygame.display.get_surface()
-    if surface is None:
-        raise RuntimeError("the window is not open")
-    return surface
-
-
-def open_window(task: str) -> None:
-    """Opens the window; in full screen or of any size later. Raises pygame.error if it cannot."""
-    if sys.platform.startswith("linux"):
-        # Without this SDL shows even a plain surface through OpenGL, Mesa's drivers load LLVM,
-        # and the import of TensorFlow, which has an LLVM of its own, ends in a segmentation fault.
-        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
-    pygame.display.init()
-    pygame.font.init()
-    pygame.display.set_caption(f"World Models: the dream of {task}")
-    desktop = pygame.display.get_desktop_sizes()
-    width, height = WINDOW
-    if desktop and pygame.display.get_driver() != "dummy":  # a small screen gets a small window
-        width, height = min(width, desktop[0][0]), min(height, desktop[0][1])
-    try:
-        pygame.display.set_mode((width, height), pygame.RESIZABLE)
-    except pygame.error:  # a display that knows OpenGL alone (Wayland without X)
-        os.environ.pop("SDL_FRAMEBUFFER_ACCELERATION", None)
-        pygame.display.quit()
-        pygame.display.init()
-        pygame.display.set_mode((width, height), pygame.RESIZABLE)
-    open_gamepads()
-    pygame.key.set_repeat()  # none: a held key is one press

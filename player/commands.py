@@ -6,6 +6,7 @@ The devices, the help overlay and the README are all made from `BINDINGS`.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -32,6 +33,7 @@ class Command(enum.Enum):
     NEXT_VIEW = enum.auto()
     SYNCHRONISE = enum.auto()
     FUTURES = enum.auto()
+    FORK = enum.auto()
     FUTURE_1 = enum.auto()
     FUTURE_2 = enum.auto()
     FUTURE_3 = enum.auto()
@@ -47,6 +49,8 @@ class Command(enum.Enum):
     RECORD = enum.auto()
     SCREENSHOT = enum.auto()
     FULL_SCREEN = enum.auto()
+    TITLE = enum.auto()
+    BEGIN = enum.auto()
     QUIT = enum.auto()
 
 
@@ -60,7 +64,8 @@ DRIVING = frozenset({Command.LEFT, Command.RIGHT, Command.GAS, Command.BRAKE})
 class Binding:
     """One line of the help overlay: a command and the keys and gamepad buttons that give it.
 
-    Keys are named as `pygame.key.key_code` knows them, with ``shift+`` or ``alt+`` before them.
+    Keys are named as `pygame.key.key_code` knows them, with ``shift+`` or ``alt+`` before them;
+    buttons and axes of gamepads as in `player.gamepads`.
     """
 
     command: Command
@@ -71,11 +76,13 @@ class Binding:
 
 
 BINDINGS: tuple[Binding, ...] = (
-    Binding(Command.LEFT, ("left", "a"), "steer left", "Drive", ("left",)),
-    Binding(Command.RIGHT, ("right", "d"), "steer right", "Drive", ("right",)),
-    Binding(Command.GAS, ("up", "w"), "gas", "Drive", ("up",)),
-    Binding(Command.BRAKE, ("down", "s"), "brake", "Drive", ("down",)),
-    Binding(Command.NEXT_DRIVER, ("tab",), "who drives: both, you, controller", "Drive", ("y",)),
+    Binding(Command.LEFT, ("left", "a"), "steer left", "Drive", ("left", "leftx-")),
+    Binding(Command.RIGHT, ("right", "d"), "steer right", "Drive", ("right", "leftx+")),
+    Binding(Command.GAS, ("up", "w"), "gas", "Drive", ("up", "righttrigger+")),
+    Binding(Command.BRAKE, ("down", "s"), "brake", "Drive", ("down", "lefttrigger+")),
+    Binding(
+        Command.NEXT_DRIVER, ("tab",), "who drives: together, you, controller", "Drive", ("y",)
+    ),
     Binding(Command.PAUSE, ("space", "p"), "pause", "Time", ("start",)),
     Binding(Command.STEP_FORWARD, (".",), "one step forward", "Time"),
     Binding(Command.STEP_BACK, (",",), "one step back", "Time"),
@@ -88,9 +95,12 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(Command.BEGIN_SAME, ("shift+r",), "begin again, the same dream", "Begin"),
     Binding(Command.BEGIN_ELSEWHERE, ("n",), "begin from another real frame", "Begin"),
     Binding(Command.BEGIN_IN_NOISE, ("i",), "begin from noise", "Begin"),
-    Binding(Command.NEXT_VIEW, ("v",), "dream, real, both side by side", "Dream"),
+    Binding(Command.TITLE, ("t",), "title screen; there: the other task", "Begin"),
+    Binding(Command.BEGIN, ("return",), "from the title screen into the dream", "Begin", ("a",)),
+    Binding(Command.NEXT_VIEW, ("v",), "dream, real, both side by side", "Dream", ("x",)),
     Binding(Command.SYNCHRONISE, ("y",), "dream on from what is real", "Dream"),
-    Binding(Command.FUTURES, ("k", "b"), "fork: four next seconds; click one", "Dream"),
+    Binding(Command.FUTURES, ("k",), "four possible next seconds", "Dream"),
+    Binding(Command.FORK, ("b",), "stop and choose one: click or 1 to 4", "Dream", ("b",)),
     Binding(Command.FUTURE_1, ("1",), "dream on in the first", "Dream"),
     Binding(Command.FUTURE_2, ("2",), "in the second", "Dream"),
     Binding(Command.FUTURE_3, ("3",), "in the third", "Dream"),
@@ -125,6 +135,12 @@ def key_label(key: str) -> str:
 def keys_label(binding: Binding) -> str:
     """All keys of a line of the help overlay."""
     return "  ".join(key_label(key) for key in binding.keys)
+
+
+def keys_of(bindings: Sequence[Binding], command: Command) -> str:
+    """The first key of a command, as people call it."""
+    keys = next(binding.keys for binding in bindings if binding.command is command)
+    return key_label(keys[0]) if keys else "(no key)"
 
 
 def markdown_table() -> str:

@@ -1,7 +1,13 @@
 """Who drives: a person's hands and the controller's wish become one action.
 
-An action has axes that a person takes over one at a time: the wheel, and the pedals (a foot that
-brakes also leaves the gas). Keys are digital, a wheel is not: while a key is held its value moves
+The driver decides what a held key does:
+
+* assist: the controller drives; a key overrides it on its own axis alone. The axes that a person
+  takes over are the wheel, and the pedals together (a foot that brakes also leaves the gas).
+* controller: the controller drives; a key overrides it on all axes, for as long as it is held.
+* human: there is no controller; what is let go returns to rest.
+
+Keys are digital, a wheel is not: while a key is held its value moves
 towards the end of its range at a fixed rate, starting from what was applied last, so that taking
 over from the controller is smooth; when it is let go, the value returns to rest. Everything here
 is a pure function of what was applied last, hence a rewound dream drives on exactly.
@@ -22,7 +28,7 @@ class Driver(enum.Enum):
 
     ASSIST = "assist"  # the controller; a hand on an axis overrides it there
     HUMAN = "human"
-    CONTROLLER = "controller"  # hands are ignored
+    CONTROLLER = "controller"  # the controller; a hand anywhere overrides it everywhere
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,8 @@ def combine(
     human = _hands_to_action(task, hands, last, seconds)
     if wish is None or driver is Driver.HUMAN:
         return Drive(human, np.ones(task.action_size, bool))
-    if driver is Driver.CONTROLLER:
-        return Drive(wish.astype(np.float32), np.zeros(task.action_size, bool))
-    by_human = _held_axes(task, hands)
+    whole = np.full(task.action_size, hands.on)
+    by_human = whole if driver is Driver.CONTROLLER else _held_axes(task, hands)
     return Drive(np.where(by_human, human, wish).astype(np.float32), by_human)
 
 

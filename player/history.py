@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from player.real import RealMoment, drift
+
 if TYPE_CHECKING:
-    from player.real import RealMoment
     from wm_tf.dream.world import DreamState
 
 MEMORY_LIMIT = 180_000_000
@@ -37,6 +39,11 @@ class Moment:
     ended: bool = False
     pins: tuple[tuple[int, float], ...] = ()  # (dimension, value) set by hand after the step
     real: RealMoment | None = None  # the real environment, where it runs too
+
+    @cached_property
+    def drift(self) -> float:
+        """How far the dream is from what is real; 0 where nothing real runs."""
+        return 0.0 if self.real is None else drift(self.real, self.state)
 
     @property
     def bytes(self) -> int:
@@ -96,6 +103,14 @@ class History:
             # A tenth at once: deleting from the front moves the whole list.
             del self._moments[: max(1, self._capacity // 10)]
         self._place = self.last_place
+
+    def go_to(self, moment: Moment, within: int) -> bool:
+        """Makes one of the last `within` moments the present; False if it is not among them."""
+        for place in range(self._place, max(-1, self._place - within), -1):
+            if self._moments[place] is moment:
+                self._place = place
+                return True
+        return False
 
     def replace_now(self, moment: Moment) -> None:
         """Changes the present; a future that was rewound is gone."""

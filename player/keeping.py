@@ -22,9 +22,9 @@ FOLDER = Path("recordings")
 class Keeper:
     """Writes files; what it is doing is said in a message."""
 
-    def __init__(self, task: str, export: Callable[[Path], None] | None = None) -> None:
-        """`export` makes films of a finished recording, without being waited for."""
-        self._task = task
+    def __init__(self, task: str, export: Callable[[str, Path], None] | None = None) -> None:
+        """`export` makes films of a task's finished recording, without being waited for."""
+        self.task = task
         self._export = export
         self._recorder = Recorder()
 
@@ -56,9 +56,9 @@ class Keeper:
         moments = recording.repeatable(recorded)
         if len(moments) > 1:
             path = self._new_file("jsonl")
-            recording.write(path, recording.of(moments, self._task, session.world.digest))
+            recording.write(path, recording.of(moments, self.task, session.world.digest))
             if self._export is not None:
-                self._export(path)
+                self._export(self.task, path)
             kept.append(path)
         return f"kept: {', '.join(str(path) for path in kept)}" if kept else ""
 
@@ -77,7 +77,7 @@ class Keeper:
         episode = episode_of([r for r, _ in real], [a for _, a in real], policy)
         if episode is None:
             return []
-        folder = FOLDER / f"{self._task}-real"
+        folder = FOLDER / f"{self.task}-real"
         paths = (episodes.episode_path(folder, index) for index in count())
         path = next(path for path in paths if not path.exists())
         episodes.write_episode(path, episode, session.world.task)
@@ -86,4 +86,4 @@ class Keeper:
     def _new_file(self, suffix: str) -> Path:
         FOLDER.mkdir(exist_ok=True)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-        return FOLDER / f"{self._task}-{stamp}.{suffix}"
+        return FOLDER / f"{self.task}-{stamp}.{suffix}"

@@ -16,8 +16,7 @@ import tyro
 from player import driving
 from player.driving import Driver
 from player.recording import Planned
-from player.world import NOISE, REAL, Source
-from wm_tf.config import FRAME_SIZE, Task, get_task
+from wm_tf.config import Task, get_task
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
 
@@ -31,8 +30,9 @@ class Options:
     models: Path = Path("saved_models")
     """Folder of the SavedModels; looked up from the current folder, then from the checkout."""
     driver: Literal["human", "controller", "assist"] | None = None
-    """Who drives. assist: the controller, and you wherever you hold a key (the default where there
-    is a controller); Tab changes it."""
+    """Who drives. assist (the default where there is a controller): the controller, and you on the
+    axis whose key you hold; controller: you on all axes while you hold a key; human: you alone. Tab
+    changes it."""
     seed: int = 1
     """Another seed gives other dreams."""
     temperature: float | None = None
@@ -40,7 +40,7 @@ class Options:
     start: str = "real"
     """What the dream begins from: real (a recorded frame), noise, or a picture file."""
     keys: Path | None = None
-    """Other keys: a TOML file of lines such as gas = ["up", "i"]; H shows the commands."""
+    """Other keys and gamepad buttons: a TOML file of lines such as gas = ["up", "i"]."""
     headless: bool = False
     """The same loop without a display, as fast as it goes."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -83,19 +83,19 @@ def check(options: Options) -> None:
             raise UserError(f"--{name} {path}: there is no folder {path.absolute().parent}")
 
 
-def driver_of(options: Options, has_controller: bool) -> Driver:
-    """Who drives at first.
+def driver_of(options: Options, possible: Sequence[Driver]) -> Driver:
+    """Who drives at first, of those that can.
 
     Raises:
       UserError: a controller is asked for where there is none.
     """
     if options.driver is not None:
         driver = Driver(options.driver)
-    elif options.actions is not None or not has_controller:
+    elif options.actions is not None or Driver.ASSIST not in possible:
         driver = Driver.HUMAN
     else:
         driver = Driver.ASSIST
-    if driver is not Driver.HUMAN and not has_controller:
+    if driver not in possible:
         raise UserError(
             f"--driver {driver.value}: there is no controller for {options.task} in "
             f"{options.models}, only human is possible"
@@ -112,28 +112,6 @@ def require_display(environment: dict[str, str] | os._Environ[str] | None = None
             "no display (neither DISPLAY nor WAYLAND_DISPLAY is set); "
             "python -m player --headless --gif dream.gif makes an animation of a drive instead"
         )
-
-
-def source_of(start: str) -> Source:
-    """What a dream begins from, of --start.
-
-    Raises:
-      UserError: neither a known word nor a picture that can be read.
-    """
-    if start in ("real", "noise"):
-        return REAL if start == "real" else NOISE
-    import cv2
-
-    data = np.fromfile(start, np.uint8) if Path(start).is_file() else np.zeros(0, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise UserError(f"--start: expected real, noise or a picture file, got {start!r}")
-    height, width = picture.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side, ::-1]  # OpenCV reads BGR
-    small = cv2.resize(square, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
-    return Source("picture", np.ascontiguousarray(small))
 
 
 def read_actions(path: Path, task: Task) -> list[Planned]:

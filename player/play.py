@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,14 +23,16 @@ from player.options import Options
 from player.real import RealWorld
 from player.recording import Planned
 from player.session import Session
+from player.starts import source_of
 from player.world import World
 from wm_tf import storage
-from wm_tf.config import get_task
+from wm_tf.config import TASKS, get_task
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.serving import manifest
 
 if TYPE_CHECKING:
     from player import app as loop
+    from player.choice import Choice
     from player.media import Animation, Film
 
 HEADLESS_SECONDS = 8
@@ -64,35 +67,39 @@ def main(
 def play(options: Options, load: Load, started: float) -> None:
     """Opens a window (or none), loads, drives until it is over and writes what was asked for."""
     script = _script(options)
-    command_line.source_of(options.start)
+    source = source_of(options.start)
     if options.headless:
         os.environ["SDL_VIDEODRIVER"] = "dummy"
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     else:
         command_line.require_display()
-    _check_models(options, load)
+    drivers = _drivers(options, load)
+    driver = command_line.driver_of(options, drivers[options.task])
     # pygame only now: a command line that cannot be used costs no time.
     import pygame
 
     from player import app as loop
-    from player.devices import rebound
-    from player.loading import Loading
+    from player import window
+    from player.choice import Choice
+    from player.keys import rebound
 
+    bindings = BINDINGS if options.keys is None else rebound(options.keys)
     try:
-        loop.open_window(options.task)
+        if pygame.display.get_surface() is None:  # `__main__` may have been faster
+            window.open_window()
     except pygame.error as error:
         raise UserError(f"no window could be opened ({error}); try --headless") from None
-    bindings = BINDINGS if options.keys is None else rebound(options.keys)
-    loading = Loading(lambda: load(options.models, options.task))
     app = loop.App(
-        options.task,
-        loading,
-        lambda world: _session(options, world, script),
+        Choice(options.task, driver, source),
+        drivers,
+        lambda task: load(options.models, task),
+        lambda world, choice: _session(options, world, choice, script),
         limits=_limits(options),
+        title=_waits_for_someone(options),
         bindings=bindings,
         real_time=not options.headless,
         cameras=_cameras(options),
-        export=None if options.headless else lambda path: _export(options, path),
+        export=None if options.headless else lambda task, path: _export(options, task, path),
     )
     try:
         app.run()
@@ -101,11 +108,17 @@ def play(options: Options, load: Load, started: float) -> None:
         if app.session is not None:
             app.session.close()
         pygame.quit()
-        if loading.running:
+        if app.loading.running:
             # Someone quit while TensorFlow was being imported: the interpreter cannot be
             # taken down in an orderly way under an import.
             sys.stderr.flush()
             os._exit(0)
+
+
+def _waits_for_someone(options: Options) -> bool:
+    """Whether the title screen stays until someone begins: not if it was said what to do."""
+    said = (options.driver, options.steps, options.actions)
+    return not options.headless and options.start == "real" and not any(said)
 
 
 def _script(options: Options) -> list[Planned]:
@@ -136,36 +149,55 @@ def _cameras(options: Options) -> list[Animation | Film]:
     return cameras
 
 
-def export_command(options: Options, path: Path) -> list[str]:
+def export_command(options: Options, task: str, path: Path) -> list[str]:
     """The command that makes the films of a recording: this player, without a display."""
     return [
-        *(sys.executable, "-m", "player", options.task, "--headless"),
+        *(sys.executable, "-m", "player", task, "--headless"),
         *("--models", str(options.models), "--actions", str(path)),
         *("--gif", str(path.with_suffix(".gif")), "--mp4", str(path.with_suffix(".mp4"))),
     ]
 
 
-def _export(options: Options, path: Path) -> None:
+def _export(options: Options, task: str, path: Path) -> None:
     """Makes the films in a process of its own: the window never waits for them."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
     quiet = subprocess.DEVNULL
-    subprocess.Popen(
-        export_command(options, path),
+    films = subprocess.Popen(
+        export_command(options, task, path),
         env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
     )  # fmt: skip
+    if hasattr(os, "setpriority"):  # the window comes first
+        os.setpriority(os.PRIO_PROCESS, films.pid, 15)
+    # Somebody has to wait for a process, or it stays in the system's table as a zombie.
+    threading.Thread(target=films.wait, name="export", daemon=True).start()
 
 
-def _check_models(options: Options, load: Load) -> None:
-    """Finds what is plainly wrong with the models before a window opens; loading checks it all."""
-    if load is worlds.load:
-        folder = manifest.find_models(options.models, options.task)
-        content = manifest.read(folder, options.task)
-        names = (name.split("/")[0] for name in content["files"])
-        command_line.driver_of(options, has_controller="controller" in names)
+def _drivers(options: Options, load: Load) -> dict[str, tuple[Driver, ...]]:
+    """Who can drive in which task, of the models that are here.
+
+    Finds what is plainly wrong with the chosen task's models before a window opens; loading checks
+    it all.
+    """
+    if load is not worlds.load:
+        return dict.fromkeys(TASKS, tuple(Driver))
+    drivers: dict[str, tuple[Driver, ...]] = {}
+    for task in TASKS:
+        try:
+            folder = manifest.find_models(options.models, task)
+            content = manifest.read(folder, task)
+        except UserError:
+            if task == options.task:
+                raise
+            continue
+        controller = any(name.split("/")[0] == "controller" for name in content["files"])
+        drivers[task] = tuple(Driver) if controller else (Driver.HUMAN,)
+    return drivers
 
 
-def _session(options: Options, world: World, script: list[Planned]) -> Session:
-    driver = command_line.driver_of(options, world.has_controller)
+def _session(options: Options, world: World, choice: Choice, script: list[Planned]) -> Session:
+    driver = choice.driver
+    if not world.has_controller:  # the manifest may have promised one
+        driver = command_line.driver_of(options, (Driver.HUMAN,))
     asked = options.driver is not None or options.actions is not None
     if options.headless and driver is Driver.HUMAN and not asked:
         script = demonstration(world)
@@ -175,7 +207,7 @@ def _session(options: Options, world: World, script: list[Planned]) -> Session:
         temperature=options.temperature,
         driver=driver,
         script=script,
-        source=command_line.source_of(options.start),
+        source=choice.source,
         make_real=lambda: _real_world(world),
     )
     if options.actions is not None and recording.is_recording(options.actions):
@@ -210,13 +242,13 @@ def demonstration(world: World) -> list[Planned]:
 def _write(options: Options, app: Any, started: float) -> None:
     import pygame
 
-    from player.app import window
+    from player import window
 
     if app.session is None:  # quit while loading
         return
     if options.screenshot is not None:
         try:
-            pygame.image.save(window(), options.screenshot)
+            pygame.image.save(window.surface(), options.screenshot)
         except (pygame.error, OSError) as error:
             raise RunFailed(f"cannot write {options.screenshot}: {error}") from error
     if options.json is not None:

@@ -7,39 +7,31 @@ a window, without a display and in a test.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from player import driving, stepping
+from player import driving, scales, stepping
+from player.beside import Beside, View
 from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
-from player.futures import Futures
+from player.futures import COUNT, Futures
 from player.history import History, Moment
 from player.real import RealMoment, RealWorld
 from player.recording import Planned, Recording
+from player.script import Script
 from player.world import NOISE, REAL, Source, World
 from wm_tf import seeding
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
 from wm_tf.seeding import Purpose
 
-SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""How fast the dream runs, as a multiple of the environment's own rate."""
+__all__ = ["Session", "View"]
 
-TEMPERATURES = (0.05, *(tenth / 10 for tenth in range(1, 12)), 1.15, 1.2, 1.3, 1.4, 1.5)
-"""What `[` and `]` step through; any other positive one can be given at the start."""
-
-
-class View(enum.Enum):
-    """What runs."""
-
-    DREAM = "dream"
-    REAL = "real"  # the dream follows the real frames, step by step
-    BOTH = "both"  # from the same moment, under the same actions
+_PREVIEW_STEPS = 2  # of the futures, per step of a dream that goes on beside them
+_REMEMBERED = 1000  # moments among which the beginning of futures is looked for
 
 
 class Session:
@@ -81,18 +73,16 @@ class Session:
         self.speed = 1.0
         self.rewinding = False
         self.pins: dict[int, float] = {}
-        self.view = View.DREAM
-        self._make_real = make_real
-        self._real: RealWorld | None = None
+        self._beside = Beside(make_real)
         self._source = source
         self._place = 0  # which start
         self._chance = 0  # which dream from there
         self._kept: tuple[Moment, ...] | None = None
-        self._script = list(script)
-        self._scripted = 0
+        self._script = Script(script)
         self._new_future = False
         self._new_seed: int | None = None
         self.futures: Futures | None = None  # possible next seconds, while they are shown
+        self.forked = False  # the dream waits until one of them is chosen
         self.history = History(self._beginning())
 
     # What the view reads -------------------------------------------------------------------
@@ -113,7 +103,17 @@ class Session:
     @property
     def scripted(self) -> bool:
         """Whether actions of the script are left."""
-        return self._scripted < len(self._script)
+        return self._script.next is not None
+
+    @property
+    def source(self) -> Source:
+        """What the dream began from."""
+        return self._source
+
+    @property
+    def view(self) -> View:
+        """What runs: the dream, the real environment or both."""
+        return self._beside.view
 
     @property
     def kept(self) -> bool:
@@ -138,14 +138,20 @@ class Session:
     def tick(self, hands: Hands = HANDS_OFF) -> bool:
         """Lets one step of the environment's clock go by; whether the dream moved on."""
         if self.rewinding:
-            self.futures = None
+            self._drop_futures()
             return self.history.move(-1)
         if self.futures is not None:
-            self.futures.grow()
-            return False
-        if self.paused or self.ended:
+            self._dream_futures()
+        if self.forked or self.paused or self.ended:
             return False
         return self.advance(hands)
+
+    def _dream_futures(self) -> None:
+        assert self.futures is not None
+        alone = self.forked or self.paused
+        self.futures.grow(COUNT if alone else _PREVIEW_STEPS)
+        if not alone and self.futures.shown_for_long and not self.ended:
+            self.futures = self._futures_of(self.now)
 
     def advance(self, hands: Hands = HANDS_OFF) -> bool:
         """One step, paused or not; whether there was one to make.
@@ -154,7 +160,7 @@ class Session:
         """
         if self.ended:
             return False
-        if hands.on and self.driver is not Driver.CONTROLLER:
+        if hands.on:
             self._diverge()
         if self.history.has_future and not self._new_future:
             return self.history.move(1)
@@ -164,8 +170,8 @@ class Session:
 
     def replay(self, recording: Recording) -> None:
         """Begins where a recording began and drives as it did, until someone takes over."""
-        self._script, self._scripted = list(recording.steps), 0
-        self.view = View.DREAM
+        self._script = Script(recording.steps)
+        self._beside.view = View.DREAM
         self._new_future = False
         self.history = History(replace(self._beginning(), state=recording.start))
 
@@ -177,9 +183,10 @@ class Session:
 
     def choose(self, index: int) -> None:
         """Goes on in one of the futures that are shown; it plays until someone acts."""
-        if self.futures is None or not self.futures.futures[index].moments:
+        moments = [] if self.futures is None else self.futures.futures[index].moments
+        if not moments or not self._back_to_fork():
             return
-        moments = self.futures.futures[index].moments
+        self._drop_futures()
         self._diverge()
         self._new_future = False
         for moment in moments:
@@ -187,10 +194,14 @@ class Session:
         self.history.move(-len(moments))
         self.paused = False
 
+    def begin_from(self, source: Source) -> None:
+        """Begins a dream from something else, such as a picture."""
+        self._source = source
+        self._begin(self._place + 1, 0)
+
     def close(self) -> None:
         """Ends the real environment, if there is one."""
-        if self._real is not None:
-            self._real.close()
+        self._beside.close()
 
     def pin(self, dimension: int, value: float) -> None:
         """Sets a latent dimension now and holds it there from now on (not in the real view)."""
@@ -208,13 +219,14 @@ class Session:
 
     def _beginning(self) -> Moment:
         size = self.world.task.action_size
-        real = None
-        if self.view is View.DREAM or self._real is None:
-            state = self.world.start(self.seed, self._place, self._chance, self._source)
-        else:
+        real: RealMoment | None = None
+        if self._beside.running:
             stream = seeding.sequence(self.seed, Purpose.PLAYER, self._place, self._chance)
-            real = self._real.begin(seeding.environment_seed(stream))
+            real = self._beside.begin(seeding.environment_seed(stream))
+        if real is not None:
             state = real.state
+        else:
+            state = self.world.start(self.seed, self._place, self._chance, self._source)
         return Moment(
             state=state,
             real=real,
@@ -229,7 +241,7 @@ class Session:
         wish = self.world.wish(before.state)
         drive = self._drive(hands, wish)
         drive = replace(drive, action=driving.clip(self.world.task, drive.action))
-        real = self._real_step(before, drive.action)
+        real = self._beside.step(before, drive.action, self._past)
         if self.view is View.REAL and real is not None:
             return stepping.followed(before, real, drive, wish, self.temperature)
         if self._new_seed is not None:
@@ -238,38 +250,33 @@ class Session:
         moment = stepping.dreamt(self.world, before, drive, wish, self.temperature, real)
         return stepping.pinned(moment, self.pins)
 
-    def _real_step(self, before: Moment, action: np.ndarray) -> RealMoment | None:
-        if self.view is View.DREAM or self._real is None or before.real is None:
-            return None
-        return self._real.step(before.real, action, self._past)
-
     def _past(self) -> list[np.ndarray]:
         """The actions that led to the present, since the real environment began."""
         return [m.action for m in self.history.moments if m.real is not None and m.real.step > 0]
 
     def _drive(self, hands: Hands, wish: np.ndarray | None) -> driving.Drive:
         task = self.world.task
-        if self.scripted:
-            planned = self._script[self._scripted]
-            self._scripted += 1
+        planned = self._script.next
+        if planned is not None:
+            self._script.advance()
             return driving.Drive(planned.action, planned.by_human)
         seconds = 1.0 / self.world.steps_per_second
         return driving.combine(task, self.driver, hands, wish, self.now.action, seconds)
 
     def _follow_script(self) -> None:
         """Takes over what the next planned step fixes beside the action."""
-        if self.scripted:
-            planned = self._script[self._scripted]
-            if planned.temperature is not None:
-                self.temperature = planned.temperature
-                self._new_seed = planned.seed
-                self.pins = dict(planned.pins)
+        planned = self._script.next
+        if planned is not None and planned.temperature is not None:
+            self.temperature = planned.temperature
+            self._new_seed = planned.seed
+            self.pins = dict(planned.pins)
 
     def _diverge(self) -> None:
         """Something new: neither the future that was rewound nor the script's goes on."""
         self._new_future = True
-        self._script = []
-        self.futures = None
+        self._script.drop()
+        if self.forked:
+            self._drop_futures()
 
     def _repaint(self) -> None:
         self._diverge()
@@ -278,22 +285,11 @@ class Session:
     # Views ---------------------------------------------------------------------------------
 
     def _next_view(self) -> None:
-        views = list(View)
-        self.view = views[(views.index(self.view) + 1) % len(views)]
+        self._beside.next_view()
         self._diverge()
-        if self.now.real is None and self.view is not View.DREAM:
-            self._begin_really()
-
-    def _begin_really(self) -> None:
-        if self._real is None:
-            try:
-                if self._make_real is None:
-                    raise UserError("there is no real environment here")
-                self._real = self._make_real()
-            except UserError:
-                self.view = View.DREAM
-                raise
-        self._begin(self._place, self._chance)
+        self._drop_futures()
+        if self.now.real is None and self._beside.running:
+            self._begin(self._place, self._chance)
 
     def _synchronise(self) -> None:
         if self.view is View.BOTH and self.now.real is not None:
@@ -302,20 +298,42 @@ class Session:
             self.history.replace_now(now)
 
     def _toggle_futures(self) -> None:
-        if self.futures is not None:
-            self.futures = None
-        elif self.view is not View.DREAM:
+        """Shows what may come while the dream goes on, or no longer."""
+        if self.futures is None:
+            self.futures = self._futures_of(self.now)
+        else:
+            self._drop_futures()
+
+    def _fork(self) -> None:
+        """Stops the dream where the futures begin, until one is chosen; or goes on as before."""
+        if self.forked:
+            self._drop_futures()
+            return
+        if self.futures is None or not self._back_to_fork():
+            self.futures = self._futures_of(self.now)
+        self.forked = self.futures is not None
+
+    def _futures_of(self, moment: Moment) -> Futures | None:
+        if self.view is not View.DREAM:
             raise UserError("futures are dreamt in the dream view alone")
-        elif not self.ended:
-            self.futures = Futures(self.world, self.now, self.driver, self.temperature)
+        if moment.ended:
+            return None
+        return Futures(self.world, moment, self.driver, self.temperature)
+
+    def _back_to_fork(self) -> bool:
+        """Goes to the moment where the futures begin; False if the dream has left it for good."""
+        return self.futures is not None and self.history.go_to(self.futures.origin, _REMEMBERED)
+
+    def _drop_futures(self) -> None:
+        self.futures, self.forked = None, False
 
     # Commands ------------------------------------------------------------------------------
 
     def _begin(self, place: int, chance: int) -> None:
         self._place, self._chance = place, chance
-        self._script = []
+        self._script.drop()
         self._new_future = False
-        self.futures = None
+        self._drop_futures()
         self.pins = {}
         self.history = History(self._beginning())
 
@@ -326,23 +344,21 @@ class Session:
         self._begin(self._place, self._chance)
 
     def _begin_in_noise(self) -> None:
-        self._source = NOISE
-        self._begin(self._place + 1, 0)
+        self.begin_from(NOISE)
 
     def _begin_elsewhere(self) -> None:
-        self._source = REAL
-        self._begin(self._place + 1, 0)
+        self.begin_from(REAL)
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused
 
     def _step_forward(self) -> None:
-        self.futures = None
+        self._drop_futures()
         self.paused = True
         self.advance()
 
     def _step_back(self) -> None:
-        self.futures = None
+        self._drop_futures()
         self.paused = True
         self.history.move(-1)
 
@@ -351,19 +367,8 @@ class Session:
         self.driver = self.drivers[after % len(self.drivers)]
         self._diverge()
 
-    def _slower(self) -> None:
-        self.speed = max((s for s in SPEEDS if s < self.speed), default=self.speed)
-
-    def _faster(self) -> None:
-        self.speed = min((s for s in SPEEDS if s > self.speed), default=self.speed)
-
-    def _cooler(self) -> None:
-        below = (t for t in TEMPERATURES if t < self.temperature)
-        self._set_temperature(max(below, default=self.temperature))
-
-    def _warmer(self) -> None:
-        above = (t for t in TEMPERATURES if t > self.temperature)
-        self._set_temperature(min(above, default=self.temperature))
+    def _set_speed(self, speed: float) -> None:
+        self.speed = speed
 
     def _set_temperature(self, temperature: float) -> None:
         if temperature != self.temperature:
@@ -376,6 +381,7 @@ class Session:
     def _go_back_to_kept(self) -> None:
         if self._kept is not None:
             self.history = History.of(self._kept)
+            self._drop_futures()
             self._diverge()
             self.pins = dict(self.now.pins)
 
@@ -389,6 +395,7 @@ class Session:
         Command.BEGIN_SAME: _begin_same,
         Command.BEGIN_ELSEWHERE: _begin_elsewhere,
         Command.FUTURES: _toggle_futures,
+        Command.FORK: _fork,
         Command.FUTURE_1: lambda self: self.choose(0),
         Command.FUTURE_2: lambda self: self.choose(1),
         Command.FUTURE_3: lambda self: self.choose(2),
@@ -400,10 +407,14 @@ class Session:
         Command.STEP_FORWARD: _step_forward,
         Command.STEP_BACK: _step_back,
         Command.NEXT_DRIVER: _next_driver,
-        Command.SLOWER: _slower,
-        Command.FASTER: _faster,
-        Command.COOLER: _cooler,
-        Command.WARMER: _warmer,
+        Command.SLOWER: lambda self: self._set_speed(scales.below(scales.SPEEDS, self.speed)),
+        Command.FASTER: lambda self: self._set_speed(scales.above(scales.SPEEDS, self.speed)),
+        Command.COOLER: lambda self: self._set_temperature(
+            scales.below(scales.TEMPERATURES, self.temperature)
+        ),
+        Command.WARMER: lambda self: self._set_temperature(
+            scales.above(scales.TEMPERATURES, self.temperature)
+        ),
         Command.SAVE_STATE: _keep,
         Command.LOAD_STATE: _go_back_to_kept,
         Command.FREE_LATENT: _free_latent,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wm_tf.serving.load import Models
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """What a dream begins from: a recorded real frame, noise or a picture of one's own."""
 

@@ -70,7 +70,9 @@ def test_only_what_is_missing_is_played(
     assert len(played) == 3
 
 
-def work_of(monkeypatch: pytest.MonkeyPatch, folder: Path, config: CollectConfig, **options: object) -> list[agent.Rollout]:  # noqa: E501
+def work_of(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, config: CollectConfig, **options: object
+) -> list[agent.Rollout]:
     """The rollouts that a collection would play."""
     planned: list[agent.Rollout] = []
 

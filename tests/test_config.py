@@ -45,18 +45,25 @@ def test_environments_of_the_contract():
 
 def test_numbers_of_the_paper():
     car, doom = preset("car_racing", "paper"), preset("take_cover", "paper")
-    assert car.first.collect.episodes == doom.first.collect.episodes == 10_000
+    assert car.round(0).collect.episodes == doom.round(0).collect.episodes == 10_000
     assert car.iterations == doom.iterations == 1
-    assert (car.first.vision.epochs, doom.first.vision.epochs) == (10, 1)
-    assert (car.first.memory.sequence_length, doom.first.memory.sequence_length) == (999, 500)
+    assert (car.round(0).vision.epochs, doom.round(0).vision.epochs) == (10, 1)
+    assert (car.round(0).memory.sequence_length, doom.round(0).memory.sequence_length) == (999, 500)
     for config in (car, doom):
-        assert (config.first.memory.epochs, config.first.memory.batch_size) == (20, 100)
-        assert (config.first.vision.learning_rate, config.first.vision.batch_size) == (1e-4, 100)
-        assert (config.first.memory.learning_rate, config.first.memory.gradient_clip) == (1e-3, 1)
-        assert config.first.controller.population == 64
-        assert config.first.controller.rollouts == 16
-    assert (car.first.controller.generations, doom.first.controller.generations) == (1800, 200)
-    assert doom.first.controller.temperature == 1.15
+        assert (config.round(0).memory.epochs, config.round(0).memory.batch_size) == (20, 100)
+        assert (config.round(0).vision.learning_rate, config.round(0).vision.batch_size) == (
+            1e-4,
+            100,
+        )
+        assert (config.round(0).memory.learning_rate, config.round(0).memory.gradient_clip) == (
+            1e-3,
+            1,
+        )
+        assert config.round(0).controller.population == 64
+        assert config.round(0).controller.rollouts == 16
+    assert car.round(0).controller.generations == 1800
+    assert doom.round(0).controller.generations == 200
+    assert doom.round(0).controller.temperature == 1.15
 
 
 @every_preset
@@ -75,22 +82,22 @@ def test_presets_can_be_run(task, name):
         assert stage.controller.population > 1 and stage.controller.rollouts > 0
         assert 0 < stage.controller.horizon <= TASKS[task].max_steps
         assert stage.controller.temperature > 0 and stage.controller.sigma > 0
-    assert preset(task, name).first.vision.epochs > 0
+    assert preset(task, name).round(0).vision.epochs > 0
 
 
 @every_preset
 def test_a_first_round_and_later_ones(task, name):
     config = preset(task, name)
-    assert config.round(0) is config.first
-    assert config.round(1) is config.later and config.round(9) is config.later
+    assert config.round(0) is config.rounds[0]
+    assert config.round(1) is config.rounds[1] and config.round(99) is config.rounds[-1]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_smoke_shrinks_amounts_not_models(task):
     smoke, paper = preset(task, "smoke"), preset(task, "paper")
     assert smoke.task == paper.task
-    assert smoke.first.collect.episodes <= 10
-    assert smoke.first.controller.generations <= 5
+    assert smoke.round(0).collect.episodes <= 10
+    assert smoke.round(0).controller.generations <= 5
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_unknown_names_are_refused_with_those_that_are_known(call, message):
 @every_preset
 def test_configs_cannot_be_changed(task, name):
     config = preset(task, name)
-    for part in (config, config.task, config.first, config.first.collect, config.later.controller):
+    for part in (config, config.task, config.rounds[0], config.rounds[1].controller):
         first = dataclasses.fields(part)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, first, None)
@@ -121,5 +128,5 @@ def test_a_config_is_plain_json(task, name):
     plain = json.loads(json.dumps(to_dict(config)))
     assert plain["seed"] == 3
     assert plain["task"]["name"] == task
-    assert plain["first"]["controller"]["population"] == config.first.controller.population
-    assert plain["later"]["memory"]["dropout"] == config.later.memory.dropout
+    assert plain["rounds"][0]["controller"]["population"] == config.round(0).controller.population
+    assert plain["rounds"][1]["memory"]["dropout"] == config.round(1).memory.dropout

@@ -156,9 +156,21 @@ def test_flipped_bits_are_found(file):
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"3", b"null", b'"text"', b"{}", b'{"sha256": 1}', b"\xff\xfe", b"[" * 200_000,
-     b'{"a": 1, "sha256": "0"}', b'{"a": ' + b"9" * 5000 + b', "sha256": "0"}', b'{"a": NaN}',
-     b'{"a": NaN, "sha256": ""}', b'{"a": "\\ud800", "sha256": ""}'],
+    [
+        b"[]",
+        b"3",
+        b"null",
+        b'"text"',
+        b"{}",
+        b'{"sha256": 1}',
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"a": 1, "sha256": "0"}',
+        b'{"a": ' + b"9" * 5000 + b', "sha256": "0"}',
+        b'{"a": NaN}',
+        b'{"a": NaN, "sha256": ""}',
+        b'{"a": "\\ud800", "sha256": ""}',
+    ],
     ids=lambda content: content[:12].decode(errors="replace"),
 )
 def test_other_json_is_found(tmp_path, content):
@@ -222,7 +234,9 @@ def test_a_folder_that_cannot_be_is_reported(tmp_path):
 def run(code, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

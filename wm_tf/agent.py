@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -176,16 +176,13 @@ def play(chunk: Chunk) -> list[Outcome]:
     ]
     for _ in range(chunk.max_steps):
         actions = actor.act(np.stack([record.frame for record in records]))
-        for environment, record, action in zip(environments, records, actions, strict=True):
+        for index, record in enumerate(records):
             if not record.ended:
-                record.add(action, environment.step(action), chunk)
+                record.add(actions[index], environments[index].step(actions[index]), chunk)
+                if record.ended:
+                    record.write(chunk.rollouts[index], chunk, task)
         if all(record.ended for record in records):
             break
-    for record, rollout in zip(records, chunk.rollouts, strict=True):
-        record.cut()
-        if rollout.record is not None:
-            policy = "random" if chunk.models is None else f"controller, noise {rollout.noise}"
-            write_episode(rollout.record, record.episode(policy), task)
     return [record.outcome() for record in records]
 
 
@@ -206,11 +203,12 @@ class _Record:
     def add(
         self,
         action: np.ndarray,
-        step: tuple[np.ndarray, float, bool, bool, dict[str, Any]],
+        step: tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]],
         chunk: Chunk,
     ) -> None:
         self.frame, reward, self._terminated, self._truncated, info = step
-        self._rewards.append(float(reward))
+        reward = float(reward)
+        self._rewards.append(reward)
         self._actions.append(action)
         if self._keep:
             self._frames.append(self.frame)
@@ -218,14 +216,10 @@ class _Record:
         steps = len(self._rewards)
         if reward > 0:
             self._last_reward_step = steps
-        if 0 < chunk.patience <= steps - self._last_reward_step:
+        given_up = 0 < chunk.patience <= steps - self._last_reward_step
+        if (given_up or steps == chunk.max_steps) and not self._terminated:
             self._truncated = True
         self.ended = self._terminated or self._truncated
-
-    def cut(self) -> None:
-        """Marks a rollout that reached the chunk's `max_steps` as truncated."""
-        self._truncated = self._truncated or not self.ended
-        self.ended = True
 
     def outcome(self) -> Outcome:
         return Outcome(

@@ -58,7 +58,7 @@ def compare(
 def bench(json: Path | None = None) -> None:
     """Measures everything, prints the table and writes it to a file if one is given."""
     lines = []
-    benchmarks = [_car_racing, _dream, _vision_training]
+    benchmarks: list[Callable[[], Comparison]] = [_car_racing, _dream, _vision_training]
     with Progress("bench", len(benchmarks), "benchmarks") as progress:
         for benchmark in benchmarks:
             lines.append(benchmark())

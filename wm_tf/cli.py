@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -24,6 +24,7 @@ from wm_tf.config import (
     PresetName,
     Stages,
     VisionConfig,
+    get_task,
     preset,
 )
 from wm_tf.errors import RunFailed, UserError
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 CHUNK_TIMEOUT = 1800.0
 """Seconds after which a chunk's worker is taken for hung."""
 
-TaskName = tyro.conf.Positional[str]
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="TASK", metavar="TASK")]
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,13 @@ class TrainController(_Stage):
 
     def __call__(self) -> None:
         import_tensorflow()
-        from wm_tf.pipeline.checkpoints import best_of_round
+        from wm_tf.pipeline.checkpoints import best_of_round, last_parameters
         from wm_tf.pipeline.exports import controller_of, export_round
         from wm_tf.pipeline.stages import controller_round
 
         run = self.open()
         initial = None if self.init is None else controller_of(self.init, self.task)
+        export_round(run, self.round, last_parameters(run, self.round, self.env))
         with _executor(self.workers) as executor:
             controller_round(run, executor, self.round, self.hyper, env=self.env, initial=initial)
         export_round(run, self.round, best_of_round(run, self.round).parameters)
@@ -302,15 +304,18 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
 
 def _round(arguments: list[str]) -> Stages:
     """The hyper-parameters of the preset and round that a command line names."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("task", nargs="?", default=next(iter(TASKS)))
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--preset", default="desktop")
     parser.add_argument("--round", type=int, default=0)
     try:
-        known, _ = parser.parse_known_args(arguments)
-        return preset(known.task, known.preset).round(known.round)
+        known, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
+    # The task may stand anywhere; a word that is none of them is reported when it is parsed whole.
+    task = next((word for word in rest if word in TASKS), None)
+    if task is None and rest and not rest[0].startswith("-"):
+        get_task(rest[0])
+    return preset(task or next(iter(TASKS)), known.preset).round(known.round)
 
 
 def _show(figures: Mapping[str, Any]) -> None:

@@ -78,9 +78,7 @@ def _is_quiet(index: int, config: CollectConfig) -> bool:
     return int((pair + 1) * config.quiet_fraction) > int(pair * config.quiet_fraction)
 
 
-def _play(
-    executor: Executor, work: Sequence[agent.Chunk], episodes: int
-) -> list[agent.Outcome]:
+def _play(executor: Executor, work: Sequence[agent.Chunk], episodes: int) -> list[agent.Outcome]:
     outcomes: list[agent.Outcome] = []
     steps = 0
     start = time.monotonic()

@@ -95,23 +95,23 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def _check(config: Any, *, positive: Sequence[str] = (), fraction: Sequence[str] = ()) -> None:
+def _check(config: Any, *, positive: Sequence[str] = (), below_one: Sequence[str] = ()) -> None:
     """Raises UserError for a hyper-parameter that cannot be used.
 
     Args:
       positive: names of numbers above 0; all other numbers are at least 0.
-      fraction: names of numbers of at most 1.
+      below_one: names of numbers below 1.
     """
-    for field_ in dataclasses.fields(config):
-        value, name = getattr(config, field_.name), field_.name.replace("_", "-")
+    for name, value in dataclasses.asdict(config).items():
         if not isinstance(value, int | float):
             continue
-        low = value <= 0 if field_.name in positive else value < 0
-        high = field_.name in fraction and value > 1
+        low = value <= 0 if name in positive else value < 0
+        high = name in below_one and value >= 1
         if not math.isfinite(value) or low or high:
-            above = "above 0" if field_.name in positive else "of at least 0"
-            below = " and at most 1" if field_.name in fraction else ""
-            raise UserError(f"--{name}: expected a number {above}{below}, got {value}")
+            least = "above 0" if name in positive else "of at least 0"
+            most = " and below 1" if name in below_one else ""
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag}: expected a number {least}{most}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,11 @@ class CollectConfig:
     """An episode is cut after so many steps without a positive reward (0: never)."""
 
     def __post_init__(self) -> None:
-        _check(self, positive=("episodes",), fraction=("quiet_fraction",))
+        _check(self, positive=("episodes",))
+        if self.quiet_fraction > 1:
+            raise UserError(
+                f"--quiet-fraction: expected a number of at most 1, got {self.quiet_fraction}"
+            )
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         names = ("sequence_length", "batch_size", "learning_rate", "gradient_clip")
-        _check(self, positive=(*names, "done_positive_weight"), fraction=("dropout",))
+        _check(self, positive=(*names, "done_positive_weight"), below_one=("dropout",))
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,9 @@ class ControllerConfig:
     def __post_init__(self) -> None:
         names = ("generations", "population", "rollouts", "sigma", "horizon", "temperature")
         positive = (*names, "selection_interval", "selection_episodes")
-        _check(self, positive=positive, fraction=("dropout",))
+        _check(self, positive=positive, below_one=("dropout",))
+        if self.population < 4:
+            raise UserError(f"--population: expected at least 4, got {self.population}")
 
 
 @dataclass(frozen=True)
@@ -222,12 +228,14 @@ class Config:
     preset: str
     seed: int
     iterations: int
-    first: Stages
-    later: Stages
+    rounds: tuple[Stages, ...]
+    """The hyper-parameters of the first rounds; further ones are like the last of these."""
 
     def round(self, index: int) -> Stages:
-        """The hyper-parameters of round `index`, counted from 0."""
-        return self.first if index == 0 else self.later
+        """The hyper-parameters of round `index`, counted from 0; raises UserError below 0."""
+        if index < 0:
+            raise UserError(f"--round: expected a number of at least 0, got {index}")
+        return self.rounds[min(index, len(self.rounds) - 1)]
 
 
 PresetName = Literal["paper", "desktop", "smoke"]
@@ -244,11 +252,11 @@ def preset(task: str, name: str, seed: int = 1) -> Config:
         raise UserError(f"unknown preset {name!r}: expected one of {accepted}")
     if seed < 0:
         raise UserError(f"--seed: expected a number of at least 0, got {seed}")
-    iterations, first, later = _STAGES[get_task(task).name, name]
-    if later is None:  # the same once more, but driven by the controller
-        collect = dataclasses.replace(first.collect, policy="controller")
-        later = dataclasses.replace(first, collect=collect)
-    return Config(get_task(task), name, seed, iterations, first, later)
+    iterations, rounds = _ROUNDS[get_task(task).name, name]
+    if len(rounds) == 1:  # the same once more, but driven by the controller
+        collect = dataclasses.replace(rounds[0].collect, policy="controller")
+        rounds = (*rounds, dataclasses.replace(rounds[0], collect=collect))
+    return Config(get_task(task), name, seed, iterations, rounds)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -266,66 +274,88 @@ _SMOKE = _round(
     CollectConfig(episodes=6),
     VisionConfig(epochs=1, frame_stride=4),
     MemoryConfig(epochs=2),
-    ControllerConfig(
-        generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2
+    ControllerConfig(generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2),
+)
+
+# The first controllers leave the road, and what that looks like cures the next dream: short rounds.
+_CAR_RACING_EARLY = _round(
+    CollectConfig(episodes=32, policy="controller", patience=200),
+    VisionConfig(epochs=0),
+    MemoryConfig(epochs=4),
+    ControllerConfig(generations=15, sigma=0.12, horizon=500, selection_interval=8),
+)
+# From here on the dream's score is the real one, and what counts is generations.
+_CAR_RACING_LATE = dataclasses.replace(
+    _CAR_RACING_EARLY,
+    controller=ControllerConfig(
+        generations=60, rollouts=4, sigma=0.1, horizon=400, selection_interval=20
     ),
 )
-_STAGES: Mapping[tuple[str, str], tuple[int, Stages, Stages | None]] = {
+
+_ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
     ("car_racing", "paper"): (
         1,
-        _round(
-            CollectConfig(episodes=10_000),
-            VisionConfig(epochs=10),
-            MemoryConfig(epochs=20, sequence_length=999, batch_size=100, dropout=0.0),
-            ControllerConfig(generations=1800, population=64, rollouts=16, dropout=0.0),
+        (
+            _round(
+                CollectConfig(episodes=10_000),
+                VisionConfig(epochs=10),
+                MemoryConfig(epochs=20, sequence_length=999, batch_size=100, dropout=0.0),
+                ControllerConfig(generations=1800, population=64, rollouts=16, dropout=0.0),
+            ),
         ),
-        None,
     ),
     ("car_racing", "desktop"): (
         10,
-        _round(
-            CollectConfig(episodes=500, patience=100),
-            VisionConfig(epochs=3, frame_stride=2, learning_rate=5e-4),
-            MemoryConfig(epochs=20),
-            ControllerConfig(generations=16, horizon=300, selection_interval=16),
-        ),
-        _round(
-            CollectConfig(episodes=32, policy="controller", patience=200),
-            VisionConfig(epochs=0),
-            MemoryConfig(epochs=4),
-            ControllerConfig(generations=15, sigma=0.12, horizon=500, selection_interval=8),
+        (
+            _round(
+                CollectConfig(episodes=500, patience=100),
+                VisionConfig(epochs=3, frame_stride=2, learning_rate=5e-4),
+                MemoryConfig(epochs=20),
+                ControllerConfig(generations=16, horizon=300, selection_interval=16),
+            ),
+            _CAR_RACING_EARLY,
+            _CAR_RACING_EARLY,
+            _CAR_RACING_EARLY,
+            _CAR_RACING_LATE,
         ),
     ),
-    ("car_racing", "smoke"): (2, _SMOKE, None),
+    ("car_racing", "smoke"): (2, (_SMOKE,)),
     ("take_cover", "paper"): (
         1,
-        _round(
-            CollectConfig(episodes=10_000),
-            VisionConfig(epochs=1),
-            MemoryConfig(epochs=20, sequence_length=500, batch_size=100, dropout=0.0),
-            ControllerConfig(
-                generations=200, population=64, rollouts=16, horizon=2100, temperature=1.15,
-                dropout=0.0,
+        (
+            _round(
+                CollectConfig(episodes=10_000),
+                VisionConfig(epochs=1),
+                MemoryConfig(epochs=20, sequence_length=500, batch_size=100, dropout=0.0),
+                ControllerConfig(
+                    generations=200,
+                    population=64,
+                    rollouts=16,
+                    horizon=2100,
+                    temperature=1.15,
+                    dropout=0.0,
+                ),
             ),
         ),
-        None,
     ),
     ("take_cover", "desktop"): (
         4,
-        _round(
-            CollectConfig(episodes=1000),
-            VisionConfig(epochs=1, frame_stride=3),
-            MemoryConfig(epochs=6),
-            ControllerConfig(generations=60, rollouts=16, horizon=2100, temperature=1.15),
-        ),
-        _round(
-            CollectConfig(episodes=200, policy="controller"),
-            VisionConfig(epochs=0),
-            MemoryConfig(epochs=2),
-            ControllerConfig(
-                generations=30, rollouts=16, sigma=0.05, horizon=2100, temperature=1.15
+        (
+            _round(
+                CollectConfig(episodes=1000),
+                VisionConfig(epochs=1, frame_stride=3),
+                MemoryConfig(epochs=6),
+                ControllerConfig(generations=60, rollouts=16, horizon=2100, temperature=1.15),
+            ),
+            _round(
+                CollectConfig(episodes=200, policy="controller"),
+                VisionConfig(epochs=0),
+                MemoryConfig(epochs=2),
+                ControllerConfig(
+                    generations=30, rollouts=16, sigma=0.05, horizon=2100, temperature=1.15
+                ),
             ),
         ),
     ),
-    ("take_cover", "smoke"): (2, _SMOKE, None),
+    ("take_cover", "smoke"): (2, (_SMOKE,)),
 }

@@ -1,10 +1,11 @@
 """The two kinds of trouble that a command reports in one line instead of a traceback."""
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Input that cannot be used: the message says what was given and what is accepted.
 
-    The command line prints the message and ends with exit status 2.
+    The command line prints the message and ends with exit status 2. Not a ValueError, which the
+    library that parses the command line would catch and put into a frame.
     """
 
 

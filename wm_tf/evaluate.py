@@ -57,11 +57,11 @@ def evaluate(
     """
     start = time.monotonic()
     facts = get_task(task)
-    folder = manifest.find_models(models, task)
     if env == "real":
-        located = None if random else agent.ModelsAt(folder.parent, manifest.checksum(folder))
+        located = None if random else _located(models, task)
         returns, lengths = _play_real(executor, facts, located, episodes, seed, frames)
     else:
+        folder = manifest.find_models(models, task)
         returns, lengths = _play_dreams(facts, folder, episodes, seed)
     environment = task_module(task).ENVIRONMENT
     described = {"name": env, "id": environment["id"], "version": environment["version"]}
@@ -95,6 +95,11 @@ def summary(returns: Sequence[float]) -> dict[str, float]:
     }
 
 
+def _located(models: Path, task: str) -> agent.ModelsAt:
+    folder = manifest.find_models(models, task)
+    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+
+
 def _play_real(
     executor: Executor,
     task: Task,
@@ -103,9 +108,7 @@ def _play_real(
     seed: int,
     frames: Frames,
 ) -> tuple[list[float], list[int]]:
-    rollouts = [
-        agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)
-    ]
+    rollouts = [agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)]
     chunks = agent.chunks(
         rollouts,
         task=task.name,
@@ -142,9 +145,7 @@ def _play_dreams(
     with Progress("evaluate", episodes, "dreams") as progress:
         for first in range(0, episodes, DREAMS_PER_CALL):
             stream = seeding.sequence(seed, Purpose.EVALUATION, first)
-            start = starts.sample(
-                np.random.default_rng(stream), DREAMS_PER_CALL, task.hidden_size
-            )
+            start = starts.sample(np.random.default_rng(stream), DREAMS_PER_CALL, task.hidden_size)
             result = rollout(
                 controller.parameters.numpy()[np.newaxis],
                 Starts(*start),

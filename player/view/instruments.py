@@ -17,6 +17,7 @@ from player.view import palette
 from player.view.palette import Colour, Type
 
 FULL_LOCK = 110.0  # degrees that the wheel turns at steer = 1
+_TURNED_WHEELS = 150  # kept, of 160 kB each in a window of 960x720
 _BEAT = ((0.0, 0.0), (0.3, 0.0), (0.36, 0.18), (0.42, 0.0), (0.46, -0.15), (0.5, 1.0),
          (0.55, -0.4), (0.6, 0.0), (0.75, 0.22), (0.85, 0.0), (1.0, 0.0))  # fmt: skip
 
@@ -28,6 +29,7 @@ class Instruments:
         self._task = task
         self._text = text
         self._wheels: dict[tuple[int, Colour], pygame.Surface] = {}
+        self._turned: dict[tuple[int, Colour, int], pygame.Surface] = {}
 
     def draw(
         self, surface: pygame.Surface, rect: pygame.Rect, moments: Sequence[Moment], unit: float
@@ -57,9 +59,7 @@ class Instruments:
         if radius < 12:
             return
         colour = palette.who(bool(now.by_human[0]))
-        image = pygame.transform.rotozoom(
-            self._wheel_image(radius, colour), -float(now.action[0]) * FULL_LOCK, 1.0
-        )
+        image = self._turned_wheel(radius, colour, round(float(now.action[0]) * FULL_LOCK))
         surface.blit(image, image.get_rect(center=room.center))
         if now.wish is not None:
             angle = math.radians(float(now.wish[0]) * FULL_LOCK - 90)
@@ -67,6 +67,16 @@ class Instruments:
             x = room.centerx + reach * math.cos(angle)
             y = room.centery + reach * math.sin(angle)
             diamond(surface, (x, y), 7 * unit, palette.CONTROLLER)
+
+    def _turned_wheel(self, radius: int, colour: Colour, degrees: int) -> pygame.Surface:
+        """The wheel turned by whole degrees to the right, each turned once."""
+        key = (radius, colour, degrees)
+        if key not in self._turned:
+            if len(self._turned) >= _TURNED_WHEELS:
+                self._turned.clear()
+            still = self._wheel_image(radius, colour)
+            self._turned[key] = pygame.transform.rotozoom(still, -degrees, 1.0)
+        return self._turned[key]
 
     def _wheel_image(self, radius: int, colour: Colour) -> pygame.Surface:
         """The wheel at rest, drawn large once and made small smoothly."""

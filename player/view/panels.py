@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pygame
@@ -11,6 +10,7 @@ import pygame
 from player.history import Moment
 from player.view import palette
 from player.view.palette import Colour, Type
+from player.view.picture import draw_frame, draw_label
 
 LATENT_RANGE = 3.0
 """A latent's bar reaches from minus to plus this; V's prior has standard deviation 1."""
@@ -19,26 +19,37 @@ PLOT_MOMENTS = 200
 _COLUMNS = 16
 
 
-@dataclass(frozen=True)
-class Sections:
-    """Where the parts of the panel stand; None for what is closed."""
-
-    latent: pygame.Rect | None
-    mixture: pygame.Rect | None
-    plots: pygame.Rect
-
-
-def sections(panel: pygame.Rect, unit: float, latent: bool, mixture: bool) -> Sections:
-    """Divides the panel among what is open."""
+def sections(panel: pygame.Rect, unit: float, parts: Sequence[str]) -> dict[str, pygame.Rect]:
+    """Divides the panel among its open parts, by name; "plots" is always at the bottom."""
     room = panel.inflate(-2 * round(12 * unit), -2 * round(12 * unit))
-    plots = pygame.Rect(room.left, 0, room.width, round(room.height * 0.26))
-    plots.bottom = room.bottom
-    rest = pygame.Rect(room.left, room.top, room.width, room.height - plots.height)
-    if not (latent and mixture):
-        return Sections(rest if latent else None, rest if mixture else None, plots)
-    upper = pygame.Rect(rest.left, rest.top, rest.width, rest.height // 2)
-    lower = pygame.Rect(rest.left, upper.bottom, rest.width, rest.height - upper.height)
-    return Sections(upper, lower, plots)
+    height = round(room.height * 0.26)
+    rest = room.height - height
+    places = {"plots": pygame.Rect(room.left, room.bottom - height, room.width, height)}
+    for index, name in enumerate(parts):
+        top, bottom = (round(rest * i / len(parts)) for i in (index, index + 1))
+        places[name] = pygame.Rect(room.left, room.top + top, room.width, bottom - top)
+    return places
+
+
+def thumbnails(section: pygame.Rect, unit: float) -> list[pygame.Rect]:
+    """Four squares below the section's heading, in one row or in two, as large as fits."""
+    gap = max(2, round(4 * unit))
+    heading = round(44 * unit)
+    across = {
+        count: min(section.width // count, (section.height - heading) // (4 // count)) - gap
+        for count in (4, 2)
+    }
+    count = max(across, key=lambda c: across[c])
+    side = max(4, across[count])
+    return [
+        pygame.Rect(
+            section.left + (index % count) * (side + gap),
+            section.top + heading + (index // count) * (side + gap),
+            side,
+            side,
+        )
+        for index in range(4)
+    ]
 
 
 def cells(section: pygame.Rect, unit: float, count: int) -> list[pygame.Rect]:
@@ -125,6 +136,24 @@ class Panels:
         for cell, value in zip(places, latent.tolist(), strict=True):
             at = (cell.centerx - dot, round(_height(cell, value)) - dot, 2 * dot, 2 * dot)
             surface.fill(palette.TEXT, at)
+
+    def futures(
+        self,
+        surface: pygame.Surface,
+        section: pygame.Rect,
+        unit: float,
+        pictures: Sequence[np.ndarray | None],
+    ) -> None:
+        """Four possible next seconds, uint8 [64, 64, 3] each, None before the first step."""
+        hint = "each with its own chance; a click goes on in one"
+        self._heading(surface, section, unit, "four possible next seconds", hint)
+        places = thumbnails(section, unit)
+        for index, (place, picture) in enumerate(zip(places, pictures, strict=True)):
+            if picture is None:
+                surface.fill(palette.PANEL, place)
+            else:
+                draw_frame(surface, place, picture, smooth=False)
+            draw_label(surface, self._text, place, f"{index + 1}", unit * 0.8)
 
     def plots(
         self, surface: pygame.Surface, section: pygame.Rect, unit: float, moments: Sequence[Moment]

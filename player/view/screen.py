@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pygame
 
-from player.commands import BINDINGS, Binding, Command, keys_label
+from player.commands import BINDINGS, Binding, Command, keys_of
 from player.driving import Driver
-from player.futures import Futures
-from player.real import drift
+from player.futures import COUNT, Futures
 from player.session import Session, View
 from player.view import palette
 from player.view.instruments import Instruments, badge
 from player.view.layout import Layout, arrange
+from player.view.overlays import Help, plate
 from player.view.palette import Type
-from player.view.panels import PLOT_MOMENTS, Panels, sections
+from player.view.panels import PLOT_MOMENTS, Panels, sections, thumbnails
+from player.view.picture import draw_frame, draw_label
+from player.view.sparing import Sparing
 
 _HEARTBEAT_MOMENTS = 70
-
-_FIRST_COLUMN = ("Drive", "Time", "Begin")  # of the help overlay
 
 _DRIVER_NAMES: Mapping[Driver, str] = {
     Driver.ASSIST: "together",
@@ -45,9 +46,11 @@ class Show:
     slow: bool = False  # the machine does not keep up
     in_animation: bool = False  # small: the return and the instruments alone
 
-    @property
-    def panel(self) -> bool:
-        return self.latent or self.mixture
+    def parts(self, session: Session) -> list[str]:
+        """The parts of the panel that are open, from the top."""
+        thumbnails = session.futures is not None and not session.forked
+        parts = {"latent": self.latent, "mixture": self.mixture, "futures": thumbnails}
+        return [name for name, there in parts.items() if there]
 
 
 class Screen:
@@ -58,7 +61,9 @@ class Screen:
         self.text = Type()
         self._instruments = Instruments(task, self.text)
         self._panels = Panels(self.text)
-        self._veil: pygame.Surface | None = None
+        self._help = Help(bindings, self.text)
+        self._one_step_ahead: Sparing[np.ndarray | None] = Sparing(0)
+        self._mixture: Sparing[tuple[Any, np.ndarray]] = Sparing(1)
 
     def draw(
         self, surface: pygame.Surface, session: Session, frame: np.ndarray, show: Show
@@ -68,38 +73,31 @@ class Screen:
         Args:
           frame: the present picture, uint8 [64, 64, 3].
         """
-        layout = arrange(surface.get_size(), show.hud, show.panel)
+        parts = show.parts(session)
+        layout = arrange(surface.get_size(), show.hud, bool(parts))
         surface.fill(palette.BACKGROUND)
-        if session.futures is not None:
+        if session.forked and session.futures is not None:
             self._futures(surface, layout, session.futures, show.smooth)
         elif session.view is View.BOTH and session.now.real is not None:
             self._both(surface, layout, session, frame, show.smooth)
         else:
-            self._picture(surface, layout.picture, frame, show.smooth)
+            draw_frame(surface, layout.picture, frame, show.smooth)
         if session.view is View.REAL:
-            self._label(surface, layout.picture, "real, not dreamt", layout.unit)
+            draw_label(surface, self.text, layout.picture, "real, not dreamt", layout.unit)
         self._border(surface, layout, session)
         self._timeline(surface, layout, session)
         if show.hud:
             self._status(surface, layout, session, show)
             moments = session.history.recent(_HEARTBEAT_MOMENTS)
             self._instruments.draw(surface, layout.controls, moments, layout.unit)
-        if layout.panel is not None and show.panel:
-            self._inside(surface, layout.panel, layout.unit, session, show)
+        if layout.panel is not None:
+            self._inside(surface, layout.panel, layout.unit, session, parts)
         self._notices(surface, layout, session, show)
         if show.help:
-            self._help(surface)
+            self._help.draw(surface)
         return layout
 
     # The dream -----------------------------------------------------------------------------
-
-    def _picture(
-        self, surface: pygame.Surface, rect: pygame.Rect, frame: np.ndarray, smooth: bool
-    ) -> None:
-        small = pygame.image.frombuffer(frame.tobytes(), (frame.shape[1], frame.shape[0]), "RGB")
-        place = surface.subsurface(rect)  # scaled straight into it, without a copy
-        scale = pygame.transform.smoothscale if smooth else pygame.transform.scale
-        scale(small.convert(surface), rect.size, place)
 
     def _both(
         self,
@@ -113,36 +111,28 @@ class Screen:
         real = session.now.real
         assert real is not None
         left, right, small, plot = both_places(layout.picture)
-        self._picture(surface, left, real.frame, smooth)
-        self._picture(surface, right, frame, smooth)
+        draw_frame(surface, left, real.frame, smooth)
+        draw_frame(surface, right, frame, smooth)
         unit = layout.unit
-        self._label(surface, left, "real, ended" if real.ended else "real", unit)
-        self._label(surface, right, "dream", unit)
-        if real.expected is not None:
-            self._picture(surface, small, session.world.picture(real.expected), smooth)
-        self._label(surface, small, "one step ahead", unit)
+        draw_label(surface, self.text, left, "real, ended" if real.ended else "real", unit)
+        draw_label(surface, self.text, right, "dream", unit)
+        expected = self._one_step_ahead.of(session, lambda: _picture_of_expected(session))
+        if expected is not None:
+            draw_frame(surface, small, expected, smooth)
+        draw_label(surface, self.text, small, "one step ahead", unit)
         moments = session.history.recent(PLOT_MOMENTS)
-        values = [drift(m.real, m.state) for m in moments if m.real is not None]
+        values = [m.drift for m in moments if m.real is not None]
         self._panels.drift(surface, plot, unit, values)
 
     def _futures(
         self, surface: pygame.Surface, layout: Layout, futures: Futures, smooth: bool
     ) -> None:
         """Four possible next seconds, playing as they are dreamt, again and again."""
-        turn = pygame.time.get_ticks() // 25
         for index, place in enumerate(quarters(layout.picture)):
-            frames = futures.futures[index].frames
-            if frames:
-                at = turn % len(frames) if futures.complete else len(frames) - 1
-                self._picture(surface, place, frames[at], smooth)
-            self._label(surface, place, f"{index + 1}", layout.unit * 1.3)
-
-    def _label(self, surface: pygame.Surface, rect: pygame.Rect, name: str, unit: float) -> None:
-        image = self.text.render(name, max(11.0, 15 * unit))
-        plate = image.get_rect(topleft=rect.topleft).inflate(round(12 * unit), round(8 * unit))
-        plate.topleft = rect.topleft
-        pygame.draw.rect(surface, palette.BACKGROUND, plate)
-        surface.blit(image, image.get_rect(center=plate.center))
+            picture = futures.picture(index)
+            if picture is not None:
+                draw_frame(surface, place, picture, smooth)
+            draw_label(surface, self.text, place, f"{index + 1}", layout.unit * 1.3)
 
     def _border(self, surface: pygame.Surface, layout: Layout, session: Session) -> None:
         by_human = _present_owner(session)
@@ -196,22 +186,28 @@ class Screen:
             )
 
     def _inside(
-        self, surface: pygame.Surface, panel: pygame.Rect, unit: float, session: Session, show: Show
+        self,
+        surface: pygame.Surface,
+        panel: pygame.Rect,
+        unit: float,
+        session: Session,
+        open_parts: Sequence[str],
     ) -> None:
-        parts = sections(panel, unit, show.latent, show.mixture)
+        parts = sections(panel, unit, open_parts)
         latent = session.now.state.latent[0]
-        if parts.latent is not None:
-            self._panels.latent(surface, parts.latent, unit, latent, session.pins)
-        if parts.mixture is not None:
-            expected = session.expectation()
-            self._panels.mixture(surface, parts.mixture, unit, expected, latent)
+        if "latent" in parts:
+            self._panels.latent(surface, parts["latent"], unit, latent, session.pins)
+        if "mixture" in parts:
+            known = self._mixture.of(session, lambda: (session.expectation(), latent))
+            self._panels.mixture(surface, parts["mixture"], unit, *known)
+        if "futures" in parts and session.futures is not None:
+            pictures = [session.futures.picture(index) for index in range(COUNT)]
+            self._panels.futures(surface, parts["futures"], unit, pictures)
         moments = session.history.recent(PLOT_MOMENTS)
-        self._panels.plots(surface, parts.plots, unit, moments)
+        self._panels.plots(surface, parts["plots"], unit, moments)
 
     def _key(self, command: Command) -> str:
-        """The first key of a command."""
-        binding = next(b for b in self._bindings if b.command is command)
-        return keys_label(binding).split("  ")[0]
+        return keys_of(self._bindings, command)
 
     def _notices(
         self, surface: pygame.Surface, layout: Layout, session: Session, show: Show
@@ -219,66 +215,32 @@ class Screen:
         picture, unit = layout.picture, max(layout.unit, 0.6)
         if session.ended and not session.rewinding:
             keys = self._key(Command.BEGIN_AGAIN), self._key(Command.REWIND)
-            lines = ("The dream has ended.", f"{keys[0]} begins again, {keys[1]} goes back")
-            self._plate(surface, picture.center, lines, unit)
+            lines = ["The dream has ended.", f"{keys[0]} begins again, {keys[1]} goes back"]
+            plate(surface, self.text, picture.center, lines, unit, picture.width)
         elif session.rewinding:
-            self._plate(surface, picture.center, ("rewinding",), unit)
+            plate(surface, self.text, picture.center, ["rewinding"], unit, picture.width)
+        elif session.forked:
+            line = f"click one, or {self._key(Command.FORK)} goes on as before"
+            plate(surface, self.text, picture.center, [line], unit * 0.75, picture.width)
         elif session.paused:
             line = f"paused: {self._key(Command.PAUSE)} goes on"
-            self._plate(surface, picture.center, (line,), unit)
+            plate(surface, self.text, picture.center, [line], unit, picture.width)
         if show.message:
             at = (picture.centerx, picture.bottom - 34 * unit)
-            self._plate(surface, at, (show.message,), unit * 0.8)
+            plate(surface, self.text, at, [show.message], unit * 0.8, picture.width)
         if show.recording:
             centre = (picture.right - 18 * unit, picture.top + 18 * unit)
             pygame.draw.aacircle(surface, palette.WARNING, centre, 8 * unit)
             beside = (centre[0] - 14 * unit, centre[1])
             self.text.draw(surface, "recording", 15 * unit, beside, palette.TEXT, "midright")
 
-    def _plate(
-        self, surface: pygame.Surface, centre: tuple[float, float], lines: tuple[str, ...],
-        unit: float,
-    ) -> None:  # fmt: skip
-        images = [
-            self.text.render(line, (22 if index == 0 else 16) * unit)
-            for index, line in enumerate(lines)
-        ]
-        gap = round(8 * unit)
-        width = max(image.get_width() for image in images) + 4 * gap
-        height = sum(image.get_height() for image in images) + gap * (len(images) + 1)
-        plate = pygame.Rect(0, 0, width, height)
-        plate.center = (round(centre[0]), round(centre[1]))
-        pygame.draw.rect(surface, palette.PANEL, plate, border_radius=gap)
-        y = plate.top + gap
-        for image in images:
-            surface.blit(image, image.get_rect(midtop=(plate.centerx, y)))
-            y += image.get_height() + gap
 
-    # Help ----------------------------------------------------------------------------------
-
-    def _help(self, surface: pygame.Surface) -> None:
-        """Every key on one overlay, from the one table."""
-        width, height = surface.get_size()
-        self._dim(surface)
-        columns = _help_columns(self._bindings)
-        rows = max(len(column) for column in columns)
-        unit = min(height / (rows + 2), width / (21.5 * len(columns)))
-        for index, column in enumerate(columns):
-            left = width * (index + 0.5) / len(columns) - 10.4 * unit
-            top = (height - rows * unit) / 2
-            for row, (keys, what) in enumerate(column):
-                y = top + row * unit
-                heading = not what
-                colour = palette.CONTROLLER if heading else palette.HUMAN
-                self.text.draw(surface, keys, (0.85 if heading else 0.72) * unit, (left, y), colour)
-                self.text.draw(surface, what, 0.72 * unit, (left + 6.2 * unit, y))
-
-    def _dim(self, surface: pygame.Surface) -> None:
-        if self._veil is None or self._veil.get_size() != surface.get_size():
-            self._veil = pygame.Surface(surface.get_size())
-            self._veil.fill(palette.BACKGROUND)
-            self._veil.set_alpha(235)
-        surface.blit(self._veil, (0, 0))
+def _picture_of_expected(session: Session) -> np.ndarray | None:
+    """What M expected of the present real frame, decoded."""
+    real = session.now.real
+    if real is None or real.expected is None:
+        return None
+    return session.world.picture(real.expected)
 
 
 def both_places(picture: pygame.Rect) -> tuple[pygame.Rect, ...]:
@@ -300,6 +262,16 @@ def quarters(picture: pygame.Rect) -> list[pygame.Rect]:
     half = (picture.width - gap) // 2
     lefts, tops = (picture.left, picture.right - half), (picture.top, picture.bottom - half)
     return [pygame.Rect(left, top, half, half) for top in tops for left in lefts]
+
+
+def futures_places(layout: Layout, session: Session, show: Show) -> list[pygame.Rect]:
+    """Where the four futures stand: on the picture, or as thumbnails in the panel."""
+    if session.forked:
+        return quarters(layout.picture)
+    if layout.panel is None:
+        return []
+    return thumbnails(sections(layout.panel, layout.unit, show.parts(session))["futures"],
+                      layout.unit)  # fmt: skip
 
 
 def _present_owner(session: Session) -> np.ndarray:
@@ -329,16 +301,3 @@ def _lines(session: Session, show: Show) -> list[tuple[str, str, palette.Colour]
     if show.slow:
         lines.append(("slow machine", f"{show.frames_per_second / rate:.0%}", palette.WARNING))
     return lines
-
-
-def _help_columns(bindings: Sequence[Binding]) -> list[list[tuple[str, str]]]:
-    """Two columns of (keys, what they do); headings have nothing beside them."""
-    columns: list[list[tuple[str, str]]] = [[], []]
-    groups = list(dict.fromkeys(binding.group for binding in bindings))
-    for group in groups:
-        column = columns[0] if group in _FIRST_COLUMN else columns[1]
-        if column:
-            column.append(("", ""))
-        column.append((group, ""))
-        column += [(keys_label(b), b.text) for b in bindings if b.group == group]
-    return columns

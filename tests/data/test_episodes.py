@@ -18,7 +18,7 @@ from wm_tf.data.episodes import (
     Episode,
     episode_path,
     episode_paths,
-    read_all,
+    intact_episodes,
     read_episode,
     write_episode,
 )
@@ -134,11 +134,25 @@ def test_what_is_not_an_episode_is_named(
     damage(paths[1])
     with pytest.raises(DamagedFile, match=f"episode-000001.npz: {message}"):
         read_episode(paths[1], CAR)
-    with pytest.raises(DamagedFile, match="episode-000001"):
-        list(read_all(paths, CAR))
-    left = list(read_all(paths, CAR, skip_corrupt=True))
-    assert [path for path, _ in left] == [paths[0], paths[2]]
-    assert [episode.seed for _, episode in left] == [0, 2]
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, empty])
+def test_damaged_episodes_are_named_or_counted_and_left_out(
+    tmp_path: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [episode_path(tmp_path, index) for index in range(4)]
+    for index, path in enumerate(paths):
+        write_episode(path, make_episode(seed=index), CAR)
+    assert intact_episodes(paths) == intact_episodes(paths, skip_corrupt=True) == paths
+    assert capsys.readouterr().err == ""
+    for path in paths[1:3]:
+        damage(path)
+    with pytest.raises(DamagedFile, match=r"episode-000001.npz: damaged"):
+        intact_episodes(paths)
+    assert intact_episodes(paths, skip_corrupt=True) == [paths[0], paths[3]]
+    message = capsys.readouterr().err
+    assert "skipped 2 damaged episodes" in message
+    assert "episode-000001.npz" in message
 
 
 def test_paths_are_in_order_and_nothing_else(tmp_path: Path) -> None:

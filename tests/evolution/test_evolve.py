@@ -74,7 +74,8 @@ def test_it_improves_and_keeps_the_best_mean(
     np.testing.assert_allclose(select(evolved.best).mean(), evolved.best_score)
     lines = capsys.readouterr().out.splitlines()
     assert sum("steps/s" in line for line in lines) == 12
-    logged = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").open()]
+    text = (tmp_path / "logs" / "metrics.jsonl").read_text()
+    logged = [json.loads(line) for line in text.splitlines()]
     assert {"best", "mean", "sigma", "steps_per_second"} <= logged[1].keys()
     assert [line["step"] for line in logged if "selection" in line] == [0, 5, 10, 12]
 

@@ -74,9 +74,7 @@ def test_one_component_is_a_gaussian() -> None:
     value = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
     logits = np.full((5, 4, 1), 7.0, np.float32)  # one weight is 1, whatever its logit
     std = np.exp(log_std[..., 0].astype(np.float64))
-    gaussian = (
-        -0.5 * ((value - mean[..., 0]) / std) ** 2 - np.log(std) - 0.5 * np.log(2.0 * np.pi)
-    )
+    gaussian = -0.5 * ((value - mean[..., 0]) / std) ** 2 - np.log(std) - 0.5 * np.log(2.0 * np.pi)
     np.testing.assert_allclose(
         mixture.log_prob(value, logits, mean, log_std), gaussian, **TOLERANCE
     )

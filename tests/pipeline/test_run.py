@@ -1,4 +1,4 @@
-"""Stages are done once for the same inputs, go on where they were interrupted, and else begin anew."""
+"""Stages are done once for the same inputs, go on after an interruption, and else begin anew."""
 
 from __future__ import annotations
 
@@ -153,7 +153,9 @@ def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
         run.episodes(1)
     paths = [run.rollouts(index) / "episode-000000.npz" for index in range(3)]
     for path in paths:
-        path.parent.mkdir(parents=True)
-        path.touch()
+        storage.write_npz(path, {})
     assert run.episodes(1) == paths[:2]
     assert run.episodes(2) == paths
+    paths[1].write_bytes(b"damaged")
+    with pytest.raises(DamagedFile, match=r"rollouts/01/episode-000000.npz: damaged"):
+        run.episodes(2)

@@ -7,7 +7,7 @@ frame shows both, so that a test sees in the pixels what was driven.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["SDL_AUDIODRIVER"] = "dummy"
 
 import numpy as np
+import pygame
 import pytest
 
+from player.driving import Driver
+from player.session import Session
 from player.world import World
 from wm_tf.config import get_task
 from wm_tf.dream.world import Dream
@@ -102,6 +105,42 @@ def fake_models(
 def build_world(**arguments: Any) -> World:
     models = fake_models(**arguments)
     return World(models, Dream(models))
+
+
+def build_app(world: World, begin: Any = Session, **arguments: Any) -> Any:
+    """An app whose window is open and whose session has begun.
+
+    Args:
+      begin: makes the session of a world.
+      arguments: of the app.
+    """
+    from player import app as loop
+    from player import window
+    from player.choice import Choice
+
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    window.open_window()
+    drivers = {world.task.name: tuple(Driver) if world.has_controller else (Driver.HUMAN,)}
+    options = {"limits": loop.Limits(), "real_time": False} | arguments
+    app = loop.App(
+        Choice(world.task.name, drivers[world.task.name][0]),
+        options.pop("drivers", drivers),
+        options.pop("load", lambda task: world),
+        lambda loaded, choice: begin(loaded),
+        **options,
+    )
+    app.loading.result()
+    app._take_world()
+    pygame.event.clear()
+    return app
+
+
+@pytest.fixture
+def make_app(tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
+    """`build_app` in a folder of its own; the window is closed afterwards."""
+    monkeypatch.chdir(tmp_path)  # where screenshots and recordings go
+    yield build_app
+    pygame.quit()
 
 
 @pytest.fixture

@@ -9,10 +9,13 @@ import pygame
 import pytest
 
 from player import app as loop
+from player import mouse as pointer
+from player import window
+from player.choice import Choice
 from player.commands import BINDINGS, HELD, Command, markdown_table
-from player.devices import Devices, chord, rebound
+from player.devices import Devices
 from player.driving import Driver
-from player.loading import Loading
+from player.keys import chord, rebound
 from player.session import Session
 from player.view import palette
 from player.view.panels import responsible
@@ -20,26 +23,9 @@ from player.world import World
 from wm_tf.errors import UserError
 
 
-def make_app(world: World, **arguments) -> loop.App:
-    """An app whose world is there."""
-    loop.open_window(world.task.name)
-    app = loop.App(
-        world.task.name,
-        Loading(lambda: world),
-        lambda loaded: Session(loaded, **arguments),
-        limits=loop.Limits(),
-        real_time=False,
-    )
-    app.session = app._begin(app._loading.result())
-    pygame.event.clear()
-    return app
-
-
 @pytest.fixture
-def app(world, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where screenshots and recordings go
-    yield make_app(world)
-    pygame.quit()
+def app(world, make_app):
+    return make_app(world)
 
 
 def key(name: str, kind: int = pygame.KEYDOWN) -> None:
@@ -242,7 +228,7 @@ def test_screenshot_key_writes_a_picture(app, tmp_path):
     key("f12")
     turns(app)
     (path,) = (tmp_path / "recordings").glob("*.png")
-    assert pygame.image.load(path).get_size() == loop.WINDOW
+    assert pygame.image.load(path).get_size() == window.SIZE
 
 
 @pytest.mark.parametrize("name", ["f11", "alt+return"])
@@ -252,7 +238,7 @@ def test_full_screen_and_back(app, name):
     assert surface.get_flags() & pygame.FULLSCREEN
     assert surface.get_size() == pygame.display.get_desktop_sizes()[0]
     key(name), turns(app, 2)
-    assert pygame.display.get_surface().get_size() == loop.WINDOW
+    assert pygame.display.get_surface().get_size() == window.SIZE
     assert not pygame.display.get_surface().get_flags() & pygame.FULLSCREEN
 
 
@@ -268,7 +254,7 @@ def test_escape_and_closing_the_window_quit(app):
 
 @pytest.mark.parametrize("size", [(640, 480), (300, 700), (200, 150), (3840, 2160), (1400, 500)])
 @pytest.mark.parametrize("task", ["car_racing", "take_cover"])
-def test_any_window_size(fake_world, size, task):
+def test_any_window_size(fake_world, make_app, size, task):
     app = make_app(fake_world(task_name=task))
     pygame.display.set_mode(size, pygame.RESIZABLE)
     app.show.latent = app.show.mixture = True
@@ -276,11 +262,10 @@ def test_any_window_size(fake_world, size, task):
     rect = app._layout.picture
     assert pygame.Rect((0, 0), size).contains(rect)
     assert rect.width >= min(size) * 0.3
-    pygame.quit()
 
 
-def test_the_end_is_shown_and_r_begins_again(mortal_world):
-    app = make_app(mortal_world, driver=Driver.HUMAN)
+def test_the_end_is_shown_and_r_begins_again(mortal_world, make_app):
+    app = make_app(mortal_world, lambda world: Session(world, driver=Driver.HUMAN))
     key("up")
     turns(app, 60)
     assert app.session.ended
@@ -291,30 +276,34 @@ def test_the_end_is_shown_and_r_begins_again(mortal_world):
     assert app.session.step == 1
     assert not app.session.ended
     assert not np.array_equal(plain, picture())
-    pygame.quit()
 
 
 def test_the_window_draws_while_the_models_load(world):
-    loop.open_window("car_racing")
+    window.open_window()
     gate = threading.Event()
 
-    def load() -> World:
+    def load(task: str) -> World:
         gate.wait(5)
         return world
 
     app = loop.App(
-        "car_racing", Loading(load), Session, limits=loop.Limits(steps=3), real_time=False
-    )
-    app._wait_for_world()
+        Choice("car_racing", Driver.ASSIST), {"car_racing": tuple(Driver)}, load,
+        lambda world, choice: Session(world), limits=loop.Limits(steps=3), real_time=False,
+    )  # fmt: skip
+    app.turn()
     first = picture()
-    app._started -= 0.3
-    app._wait_for_world()
+    app.foyer._started -= 0.3
+    app.turn()
     assert first.any()
     assert not np.array_equal(first, picture())
     gate.set()
     app.run()
     assert app.steps == 3
     pygame.quit()
+
+
+def bars(app: loop.App) -> list[pygame.Rect]:
+    return pointer.bars(app._layout, app.session, app.show)
 
 
 def mouse(kind: int, point: tuple[int, int], button: int = pygame.BUTTON_LEFT) -> None:
@@ -324,7 +313,7 @@ def mouse(kind: int, point: tuple[int, int], button: int = pygame.BUTTON_LEFT) -
 def test_dragging_a_latent_bends_the_dream_and_it_stays(app):
     key("l"), key("space"), turns(app)
     plain = app.session.frame()
-    bar = app._bars()[2]
+    bar = bars(app)[2]
     mouse(pygame.MOUSEBUTTONDOWN, (bar.centerx, bar.centery - bar.height // 4))
     turns(app)
     assert app.session.now.state.latent[0, 2] == pytest.approx(1.5, abs=0.1)

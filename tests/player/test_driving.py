@@ -39,8 +39,14 @@ def test_a_foot_takes_both_pedals_and_leaves_the_wheel(hands):
     assert result.action[0] == WISH[0]
 
 
-def test_controller_alone_ignores_hands():
-    np.testing.assert_array_equal(drive(Driver.CONTROLLER, Hands(1.0, 1.0)).action, WISH)
+def test_a_key_overrides_the_controller_wholly_and_for_as_long_as_it_is_held():
+    result = drive(Driver.CONTROLLER, Hands(steer=1.0))
+    assert result.by_human.all()
+    assert result.action[0] > 0
+    assert result.action[1:].tolist() == [0.0, 0.0]
+    result = drive(Driver.CONTROLLER, Hands(), last=result.action)
+    np.testing.assert_array_equal(result.action, WISH)
+    assert not result.by_human.any()
 
 
 def test_human_alone_gets_no_help():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pygame
 import pytest
 
 from player import recording
@@ -10,12 +11,13 @@ from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
 from player.recording import Recorder
 from player.session import Session, View
+from player.view.screen import futures_places, quarters
 from wm_tf.errors import UserError
 
 
 def shown(session: Session) -> None:
     """Lets the futures be dreamt to their end."""
-    session.do(Command.FUTURES)
+    session.do(Command.FORK)
     while not session.futures.complete:
         assert not session.tick()
 
@@ -34,7 +36,7 @@ def test_four_different_seconds_from_one_moment(world):
     assert [len(future.moments) for future in futures] == [50] * 4
     last = [future.moments[-1].state.latent for future in futures]
     assert len({latent.tobytes() for latent in last}) == 4
-    np.testing.assert_array_equal(futures[0].frames[3], world.frame(futures[0].moments[3].state))
+    np.testing.assert_array_equal(futures[0].frames[3], world.frame(futures[0].moments[7].state))
 
 
 def test_a_chosen_future_comes_true(world):
@@ -68,7 +70,7 @@ def test_closing_them_goes_on_as_before(world):
     session, other = Session(world), Session(world)
     drive(session, 5)
     shown(session)
-    session.do(Command.FUTURES)
+    session.do(Command.FORK)
     drive(session, 5)
     drive(other, 10)
     np.testing.assert_array_equal(session.now.state.latent, other.now.state.latent)
@@ -97,25 +99,54 @@ def test_a_recording_follows_into_a_chosen_future(world, tmp_path):
 
 def test_futures_are_of_the_dream_alone(world):
     session = Session(world)
-    session.view = View.BOTH
-    with pytest.raises(UserError, match="dream"):
-        session.do(Command.FUTURES)
+    session._beside.view = View.BOTH
+    for command in (Command.FUTURES, Command.FORK):
+        with pytest.raises(UserError, match="dream"):
+            session.do(command)
 
 
-def test_a_click_on_one_chooses_it(world):
-    import pygame
+def test_thumbnails_are_dreamt_while_the_dream_goes_on_and_begin_anew(world):
+    session, other = Session(world), Session(world)
+    drive(session, 5)
+    session.do(Command.FUTURES)
+    first = session.futures
+    drive(session, 100)
+    assert first.complete
+    assert session.step == 105
+    drive(other, 105)
+    np.testing.assert_array_equal(session.now.state.latent, other.now.state.latent)
+    drive(session, 60)
+    assert session.futures is not first
+    session.do(Command.FUTURES)
+    assert session.futures is None
 
-    from player import app as loop
-    from player.loading import Loading
-    from player.view.screen import quarters
 
-    loop.open_window("car_racing")
-    app = loop.App(
-        "car_racing", Loading(lambda: world), Session, limits=loop.Limits(), real_time=False
-    )
-    app.session = app._begin(app._loading.result())
-    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_k, mod=0))
-    for _ in range(51):
+def test_driving_does_not_close_the_thumbnails(world):
+    session = Session(world)
+    session.do(Command.FUTURES)
+    drive(session, 5, Hands(steer=1.0))
+    assert session.futures is not None
+
+
+def test_forking_into_the_thumbnails_goes_back_to_where_they_begin(world):
+    session = Session(world)
+    drive(session, 5)
+    session.do(Command.FUTURES)
+    drive(session, 110)
+    moments = session.futures.futures[1].moments
+    session.do(Command.FORK)
+    assert session.forked
+    assert session.step == 5
+    assert not session.tick()
+    session.choose(1)
+    drive(session, 50)
+    np.testing.assert_array_equal(session.now.state.latent, moments[-1].state.latent)
+
+
+def test_a_click_on_one_chooses_it(world, make_app):
+    app = make_app(world)
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_b, mod=0))
+    for _ in range(60):
         app.turn()
     future = app.session.futures.futures[3]
     place = quarters(app._layout.picture)[3]
@@ -126,4 +157,23 @@ def test_a_click_on_one_chooses_it(world):
     )
     app.turn()
     np.testing.assert_array_equal(app.session.now.state.latent, future.moments[0].state.latent)
-    pygame.quit()
+
+
+def test_a_thumbnail_shows_its_future_and_a_click_goes_on_in_it(world, make_app):
+    app = make_app(world)
+    for _ in range(5):
+        app.turn()
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_k, mod=0))
+    for _ in range(20):
+        app.turn()
+    assert app.session.step == 25
+    future = app.session.futures.futures[2]
+    place = futures_places(app._layout, app.session, app.show)[2]
+    shown = tuple(pygame.display.get_surface().get_at(place.center))[:3]
+    assert shown in {tuple(row) for row in future.frames[-1][30:35, 32]}
+    pygame.event.post(
+        pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=place.center, button=pygame.BUTTON_LEFT)
+    )
+    app.turn()
+    assert app.session.step == 6
+    np.testing.assert_array_equal(app.session.now.state.latent, future.moments[0].state.latent)

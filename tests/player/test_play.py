@@ -15,6 +15,7 @@ from PIL import Image
 
 from player import options as command_line
 from player import play
+from player.starts import source_of
 from player.world import World
 from wm_tf.errors import UserError
 
@@ -144,7 +145,7 @@ def test_a_picture_to_start_from_is_cropped_to_its_middle_and_made_small(tmp_pat
     picture = Image.new("RGB", (300, 100), (255, 0, 0))
     picture.paste((10, 20, 30), (100, 0, 200, 100))
     picture.save(tmp_path / "p.png")
-    source = command_line.source_of(str(tmp_path / "p.png"))
+    source = source_of(str(tmp_path / "p.png"))
     assert source.picture.shape == (64, 64, 3)
     assert (source.picture == (10, 20, 30)).all()
 

@@ -10,7 +10,6 @@ from player import app as loop
 from player import recording
 from player.commands import Command
 from player.driving import Driver, Hands
-from player.loading import Loading
 from player.real import RealWorld, drift
 from player.recording import Recorder
 from player.session import Session, View
@@ -171,17 +170,11 @@ def test_a_recording_beside_the_real_one_repeats_the_dream_since_it_was_synchron
 
 
 @pytest.fixture
-def app(world, ring, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    loop.open_window("car_racing")
-    app = loop.App(
-        "car_racing", Loading(lambda: world),
+def app(world, ring, make_app):
+    return make_app(
+        world,
         lambda w: Session(w, make_real=lambda: RealWorld(w, ring), driver=Driver.HUMAN),
-        limits=loop.Limits(), real_time=False,
-    )  # fmt: skip
-    app.session = app._begin(app._loading.result())
-    yield app
-    pygame.quit()
+    )
 
 
 def press(app: loop.App, *keys: int) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pygame
 import pytest
 
-from player import recording
+from player import app as loop
+from player import options as command_line
+from player import play, recording
 from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
 from player.recording import Recorder
@@ -177,28 +179,21 @@ def test_recording_survives_a_rewind_to_before_its_beginning(world, tmp_path):
     assert len(kept.steps) == 3
 
 
-def test_the_window_and_the_headless_player_replay_the_same_file(world, tmp_path, monkeypatch):
+def test_the_window_and_the_headless_player_replay_the_same_file(world, tmp_path, make_app):
     """F2 in the window; the kept file through the command line gives the same return."""
-    from player import app as loop
-    from player import play
-    from player.loading import Loading
-
-    monkeypatch.chdir(tmp_path)
-    loop.open_window("car_racing")
     exported = []
-    app = loop.App(
-        "car_racing", Loading(lambda: world), lambda w: Session(w, seed=3),
-        limits=loop.Limits(steps=40), real_time=False, export=exported.append,
+    app = make_app(
+        world, lambda w: Session(w, seed=3), limits=loop.Limits(steps=40),
+        export=lambda task, path: exported.append((task, path)),
     )  # fmt: skip
     for _ in range(2):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RIGHT, mod=0))
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
-    app.session = app._begin(app._loading.result())
     app.run()
     pygame.quit()
     (path,) = (tmp_path / "recordings").glob("*.jsonl")
-    assert [str(p) for p in exported] == [str(path.relative_to(tmp_path))]
+    assert exported == [("car_racing", path.relative_to(tmp_path))]
     status = play.main(
         ["--headless", "--actions", str(path), "--json", "r.json", "--mp4", "film.mp4"],
         load=lambda models, task: world,
@@ -221,11 +216,8 @@ def _length_of(film: Path) -> int:
 
 
 def test_export_is_this_player_without_a_display(tmp_path):
-    from player import options as command_line
-    from player import play
-
     path = tmp_path / "a.jsonl"
-    command = play.export_command(command_line.Options(task="take_cover"), path)
+    command = play.export_command(command_line.Options(), "take_cover", path)
     assert command[1:3] == ["-m", "player"]
     options = command_line.parse(command[3:])
     assert options.headless

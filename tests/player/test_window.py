@@ -12,8 +12,8 @@ import pytest
 
 _CODE = """
 import os, sys
-from player import app
-app.open_window("car_racing")
+from player import window
+window.open_window()
 maps = open("/proc/self/maps").read()
 assert "libLLVM" not in maps, "a driver with its own LLVM makes TensorFlow's import crash"
 import pygame

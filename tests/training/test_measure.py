@@ -75,7 +75,9 @@ def test_figures_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
     assert "reward_explained_variance_25" not in result
 
 
-@pytest.mark.parametrize(("logit", "recall"), [(np.log(10.0) + 0.1, 1.0), (np.log(10.0) - 0.1, 0.0)])
+@pytest.mark.parametrize(
+    ("logit", "recall"), [(np.log(10.0) + 0.1, 1.0), (np.log(10.0) - 0.1, 0.0)]
+)
 def test_ends_are_claimed_above_even_odds_without_the_weight(
     tmp_path: Path, logit: float, recall: float
 ) -> None:

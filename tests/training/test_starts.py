@@ -38,9 +38,7 @@ def latents(tmp_path: Path) -> list[Path]:
 
 def choose(latents: list[Path], task: Task, count: int = 40, seed: int = 1):  # type: ignore[no-untyped-def]
     memory = Memory(2, 3, 4)
-    starts = choose_starts(
-        memory, latents, task, count=count, random=np.random.default_rng(seed)
-    )
+    starts = choose_starts(memory, latents, task, count=count, random=np.random.default_rng(seed))
     starts.check(task)
     return memory, starts
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,13 +84,9 @@ def read_episode(path: Path, task: Task) -> Episode:
     """
     arrays, metadata = storage.read_npz(path)
     check_metadata(path, metadata, "episode", FORMAT_VERSION, task)
-    episode = Episode(
-        **arrays,
-        **{
-            name: metadata[name]
-            for name in ("terminated", "truncated", "last_frame_repeated", "seed", "policy")
-        },
-    )
+    names = ("terminated", "truncated", "last_frame_repeated", "seed", "policy")
+    facts: dict[str, Any] = {name: metadata[name] for name in names}
+    episode = Episode(arrays["frames"], arrays["actions"], arrays["rewards"], **facts)
     steps = len(episode.rewards)
     expected = {
         "frames": (steps + 1, FRAME_SIZE, FRAME_SIZE, 3),

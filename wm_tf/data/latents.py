@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,5 +65,8 @@ def read_latents(path: Path, task: Task) -> LatentEpisode:
     """Reads what `write_latents` wrote; raises DamagedFile like `read_episode`."""
     arrays, metadata = storage.read_npz(path)
     check_metadata(path, metadata, "latents", FORMAT_VERSION, task)
-    facts = {name: metadata[name] for name in ("terminated", "last_frame_repeated", "vision")}
-    return LatentEpisode(**arrays, **facts)
+    content: dict[str, Any] = {
+        **arrays,
+        **{name: metadata[name] for name in ("terminated", "last_frame_repeated", "vision")},
+    }
+    return LatentEpisode(**content)

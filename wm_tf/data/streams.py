@@ -6,6 +6,7 @@ the pool and cut it into batches. An epoch's batches depend on (seed, epoch) and
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -34,11 +35,10 @@ def frame_batches(
     *,
     seed: int,
     epoch: int,
-    skip_corrupt: bool = False,
 ) -> tf.data.Dataset:
     """One epoch of frames for V: uint8 [batch_size, 64, 64, 3]; a last part of a batch is left out.
 
-    A damaged episode ends it with an error of TensorFlow's, see `damage_in`; unless `skip_corrupt`.
+    A damaged episode ends it with an error of TensorFlow's, see `damage_in`.
     """
     shape = tf.TensorSpec((config.batch_size, FRAME_SIZE, FRAME_SIZE, 3), tf.uint8)
 
@@ -120,7 +120,7 @@ def cut_sequences(
     edges = [0, *range(first, steps, length), steps] if first < steps else [0, steps]
     return [
         {name: _pad(column[start:end], length) for name, column in columns.items()}
-        for start, end in zip(edges[:-1], edges[1:], strict=True)
+        for start, end in itertools.pairwise(edges)
     ]
 
 
@@ -136,9 +136,7 @@ def _pad(array: np.ndarray, length: int) -> np.ndarray:
     return padded
 
 
-def _stack(
-    sequences: list[Sequences], signature: tuple[dict, dict]
-) -> tuple[Sequences, Sequences]:
+def _stack(sequences: list[Sequences], signature: tuple[dict, dict]) -> tuple[Sequences, Sequences]:
     inputs, targets = (
         {name: np.stack([sequence[name] for sequence in sequences]) for name in part}
         for part in signature

@@ -122,9 +122,7 @@ class PopulationRollout:
 
         def step(t: Any, latent: Any, h: Any, c: Any, alive: Any, total: Any, length: Any) -> Any:
             result = self._memory.step(latent, act(latent, h, c), h, c, masks)
-            uniform, normal = mixture.noise(
-                tf.stack([seed, t]), [rollouts, self._task.latent_size]
-            )
+            uniform, normal = mixture.noise(tf.stack([seed, t]), [rollouts, self._task.latent_size])
             latent = mixture.sample(
                 result.logits, result.mean, result.log_std, temperature,
                 spread(uniform), spread(normal),

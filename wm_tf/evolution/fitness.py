@@ -1,7 +1,7 @@
 """The fitness of candidates: their mean return over rollouts that all of them share.
 
-Rollout r of generation g draws its random numbers from (run seed, FITNESS, g, r) whoever the
-candidate is, so that candidates are compared on the same dreams or the same tracks.
+All candidates of a generation meet the same rollouts: real rollout r of generation g draws its
+random numbers from (seed, FITNESS, g, r), the dreams of generation g from (seed, FITNESS, g).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class RealFitness:
 
 
 def play_all(
-    executor: Executor, rollouts: list[agent.Rollout], **common: object
+    executor: Executor, rollouts: list[agent.Rollout], **common: Any
 ) -> list[agent.Outcome]:
     """Plays rollouts in chunks (`common` are the chunks' other fields); outcomes in order."""
     work = agent.chunks(rollouts, **common)
@@ -120,7 +120,5 @@ def select_score(
         agent.Rollout(seed, (int(Purpose.SELECTION), index), parameters.astype(np.float32))
         for index in range(episodes)
     ]
-    outcomes = play_all(
-        executor, rollouts, task=task.name, max_steps=task.max_steps, models=models
-    )
+    outcomes = play_all(executor, rollouts, task=task.name, max_steps=task.max_steps, models=models)
     return np.array([outcome.total for outcome in outcomes])

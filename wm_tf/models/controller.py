@@ -68,9 +68,7 @@ class Controller(tf.Module):
     def __init__(self, task: Task, parameters: np.ndarray | None = None) -> None:
         super().__init__(name="controller")
         self.task = task
-        self.parameters = tf.Variable(
-            tf.zeros([task.controller_parameters]), name="parameters"
-        )
+        self.parameters = tf.Variable(tf.zeros([task.controller_parameters]), name="parameters")
         if parameters is not None:
             self.assign(parameters)
 
@@ -79,9 +77,7 @@ class Controller(tf.Module):
         parameters = np.asarray(parameters, np.float32)
         expected = (self.task.controller_parameters,)
         if parameters.shape != expected:
-            raise ValueError(
-                f"parameters: expected {list(expected)}, got {list(parameters.shape)}"
-            )
+            raise ValueError(f"parameters: expected {list(expected)}, got {list(parameters.shape)}")
         if not np.isfinite(parameters).all():
             raise ValueError("parameters: expected finite values")
         self.parameters.assign(parameters)

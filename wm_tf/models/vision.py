@@ -214,9 +214,7 @@ class Vision(keras.Model):
         kl = kl_divergence(y_pred["mean"], y_pred["log_variance"])
         self.reconstruction_metric.update_state(squared_error)
         self.kl_metric.update_state(kl)
-        return tf.reduce_mean(
-            squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size)
-        )
+        return tf.reduce_mean(squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -229,6 +227,4 @@ class Vision(keras.Model):
 
 def kl_divergence(mean: Any, log_variance: Any) -> Any:
     """KL(N(mean, exp(log_variance)) || N(0, I)) in nats: [..., Z] to [...]."""
-    return -0.5 * tf.reduce_sum(
-        1.0 + log_variance - tf.square(mean) - tf.exp(log_variance), -1
-    )
+    return -0.5 * tf.reduce_sum(1.0 + log_variance - tf.square(mean) - tf.exp(log_variance), -1)

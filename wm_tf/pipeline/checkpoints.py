@@ -60,16 +60,14 @@ class Evolved:
 def controllers(run: Run) -> list[Evolved]:
     """The run's controllers in the order of their making."""
     found = []
-    for round_index in range(run.config.iterations):
+    for round_index in range(run.rounds()):
         for env, name in CONTROLLER_STAGES.items():
             path = run.checkpoint(name, round_index)
             if path.exists():
                 arrays, _ = storage.read_npz(path)
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
                 best = max((score for _, score, _ in tried), default=-np.inf)
-                found.append(
-                    Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env)
-                )
+                found.append(Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env))
     return found
 
 

@@ -56,7 +56,7 @@ def publish(run: Run, out: Path) -> Path:
     """
     made = controllers(run)
     best = max(made, key=lambda found: found.selection) if made else None
-    round_index = run.config.iterations - 1 if best is None else best.round_index
+    round_index = run.rounds() - 1 if best is None else best.round_index
     assets = {"contact_sheet.png": draw_contact_sheet(run, round_index)}
     if made:
         assets["training.png"] = pictures.training_curve(run.config.task.name, selections(run))
@@ -140,8 +140,7 @@ def _export(
         preset=run.config.preset,
         config={
             "sources": _sources(run, round_index, controller),
-            "first": to_dict(run.config.first),
-            "later": to_dict(run.config.later),
+            "rounds": [to_dict(stages) for stages in run.config.rounds],
         },
         training=training_facts(run, round_index),
     )
@@ -161,7 +160,7 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
     return {
         "vision": storage.stamp(run.required_checkpoint("vision", round_index)),
         "memory": storage.stamp(run.required_checkpoint("memory", round_index)),
-        "controller": None if controller is None else _array_digest(controller),
+        "controller": None if controller is None else array_digest(controller),
     }
 
 
@@ -172,5 +171,6 @@ def _starts(run: Run, memory: Memory, round_index: int) -> InitialLatents:
     return choose_starts(memory, latents, run.config.task, count=START_MOMENTS, random=random)
 
 
-def _array_digest(array: np.ndarray) -> str:
+def array_digest(array: np.ndarray) -> str:
+    """A checksum that names parameters."""
     return hashlib.sha256(array.astype(np.float64).tobytes()).hexdigest()

@@ -86,6 +86,11 @@ class Run:
     def checkpoint(self, model: str, round_index: int) -> Path:
         return self.folder / "checkpoints" / f"{model}-{round_index:02d}.npz"
 
+    def rounds(self) -> int:
+        """How many rounds have left a checkpoint."""
+        paths = (self.folder / "checkpoints").glob("*-*.npz")
+        return 1 + max((int(path.stem.rsplit("-", 1)[1]) for path in paths), default=-1)
+
     def last_checkpoint(self, model: str, round_index: int) -> Path | None:
         """The model's checkpoint of that round or, where there is none, of the last one before."""
         for index in range(round_index, -1, -1):

@@ -26,7 +26,7 @@ from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_controller, last_parameters
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
-from wm_tf.pipeline.exports import exported_models, exported_sources
+from wm_tf.pipeline.exports import array_digest, exported_models, exported_sources
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -39,9 +39,7 @@ from wm_tf.training.memory import make_memory, train_memory
 from wm_tf.training.vision import make_vision, train_vision
 
 
-def collect_round(
-    run: Run, executor: Executor, round_index: int, config: CollectConfig
-) -> Values:
+def collect_round(run: Run, executor: Executor, round_index: int, config: CollectConfig) -> Values:
     """Gathers a round's episodes.
 
     The controller's are driven in turn by the best and by the last mean of the round before: the
@@ -78,13 +76,18 @@ def collect_round(
     inputs = {**_identity(config, "episodes"), "seed": run.config.seed}
     if models is not None:
         inputs["models"] = exported_sources(run)
+        inputs["drivers"] = [array_digest(driver) for driver in drivers]
     return run.stage(
         "collect",
         round_index,
         inputs,
         work,
         goal=config.episodes,
-        partial=sorted(folder.glob("episode-*.npz")),
+        partial=[
+            path
+            for place in (folder, run.latents(round_index))
+            for path in place.glob("episode-*.npz")
+        ],
     )
 
 
@@ -140,9 +143,7 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig) -> Values:
             epochs=before + config.epochs,
         )
         checkpoint.restore(places.checkpoint, memory)
-        measured = measure_memory(
-            memory, held_out_part(latents), task, config.done_positive_weight
-        )
+        measured = measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
         return [places.checkpoint], measured
 
     return run.stage(
@@ -182,7 +183,7 @@ def controller_round(
     inputs = {
         **_identity(config, "generations"),
         "env": env,
-        "initial": hashlib.sha256(initial.astype(np.float64).tobytes()).hexdigest(),
+        "initial": array_digest(initial),
         "networks": _networks(run),
         "seed": seed,
     }
@@ -208,9 +209,7 @@ def controller_round(
             storage.write_bytes(run.logs(name, round_index) / "training.png", curve)
         return [path], {"selection": evolved.best_score}
 
-    return run.stage(
-        name, round_index, inputs, work, goal=config.generations, partial=[path]
-    )
+    return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
 
 def _fitness(

@@ -103,7 +103,7 @@ def _fit_epoch(
                 shuffle=False,  # the stream is shuffled
                 callbacks=[watch],
             )
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             raise damage_in(error) or error from None
     # The call that meets the stream's end changes no weight, but TensorFlow may have counted it and
     # drawn for it before that: the same training would have other numbers from one time to another.

@@ -28,7 +28,7 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
       of the frame's brightness; ``kl``: nats per frame; ``frames``.
     """
     decode = tf.function(vision.decode, reduce_retracing=True)
-    totals: list[tuple[float, float, float, int]] = []
+    totals: list[tuple[float, float, float, float, int]] = []
     for path in episodes:
         frames = read_episode(path, task).frames[::4]
         mean, log_variance = encode_frames(vision, frames)

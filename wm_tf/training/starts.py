@@ -64,9 +64,7 @@ def choose_starts(
     return InitialLatents(mean, log_variance)
 
 
-def _later_moments(
-    episode: LatentEpisode, random: np.random.Generator, count: int
-) -> np.ndarray:
+def _later_moments(episode: LatentEpisode, random: np.random.Generator, count: int) -> np.ndarray:
     """Steps t > 0 shortly after and shortly before a positive reward."""
     rewarded = np.flatnonzero(episode.rewards > 0)
     steps = np.arange(REWARDED_WITHIN, episode.steps)

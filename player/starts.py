@@ -1,0 +1,46 @@
+"""What a dream begins from: a word or a picture file becomes a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from player.world import NOISE, REAL, Source
+from wm_tf.config import FRAME_SIZE
+from wm_tf.errors import UserError
+
+
+def source_of(start: str) -> Source:
+    """What a dream begins from, of --start.
+
+    Raises:
+      UserError: neither a known word nor a picture that can be read.
+    """
+    if start in ("real", "noise"):
+        return REAL if start == "real" else NOISE
+    try:
+        return picture_source(start)
+    except UserError:
+        message = f"--start: expected real, noise or a picture file, got {start!r}"
+        raise UserError(message) from None
+
+
+def picture_source(path: str) -> Source:
+    """The middle square of a picture file, made as small as a frame.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    import cv2
+
+    data = np.fromfile(path, np.uint8) if Path(path).is_file() else np.zeros(0, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise UserError(f"{path}: not a picture that can be read")
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side, ::-1]  # OpenCV reads BGR
+    small = cv2.resize(square, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
+    return Source("picture", np.ascontiguousarray(small))
