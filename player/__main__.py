@@ -7,6 +7,7 @@ import sys
 import time
 
 _STARTED = time.perf_counter()
+_WITHOUT_WINDOW = frozenset({"--headless", "--help", "-h"})
 
 
 def main() -> int:
@@ -20,14 +21,14 @@ def main() -> int:
 
 
 def _open_at_once(arguments: list[str]) -> None:
-    """Opens the window before anything else is imported, where nothing can be wrong but the task.
+    """Opens the window before anything else is imported, unless none is asked for.
 
-    With options, they are read first: they may be wrong, or ask for no window.
+    If the options turn out to be wrong, it closes again.
     """
     shown = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     if not shown and sys.platform.startswith("linux"):
         return
-    if arguments not in ([], ["car_racing"], ["take_cover"]):
+    if _WITHOUT_WINDOW.intersection(arguments):
         return
     import pygame
 

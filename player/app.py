@@ -146,7 +146,9 @@ class App:
         if action is not None:
             action(self)
         elif self.titled or self.session is None:
-            if not self.foyer.do(command, self.session) and self.session is not None:
+            if command is Command.TITLE and len(self.foyer.drivers) == 1:
+                self.say("there are models of no other task here")
+            elif not self.foyer.do(command, self.session) and self.session is not None:
                 self._begin_dream()
                 if command not in (Command.BEGIN, Command.PAUSE):
                     self.do(command)

@@ -28,7 +28,7 @@ class Foyer:
     def __init__(self, choice: Choice, drivers: Drivers, bindings: Sequence[Binding]) -> None:
         self.choice = choice
         self.back_to: Choice | None = None  # what was shown before, should the next not load
-        self._drivers = drivers
+        self.drivers = drivers
         self._title = Title(bindings)
         self._help = Help(bindings, Type())
         self._started = time.perf_counter()
@@ -43,9 +43,9 @@ class Foyer:
     def do(self, command: Command, session: Session | None) -> bool:
         """Carries out a command of the title screen; False for what begins the dream."""
         if command is Command.TITLE:
-            self._choose(choices.next_task(self.choice, self._drivers), session)
+            self._choose(choices.next_task(self.choice, self.drivers), session)
         elif command is Command.NEXT_DRIVER:
-            self._choose(choices.next_driver(self.choice, self._drivers), session)
+            self._choose(choices.next_driver(self.choice, self.drivers), session)
         elif command is Command.BEGIN_ELSEWHERE:
             self._choose(replace(self.choice, source=REAL), session, anew=True)
         elif command is Command.BEGIN_IN_NOISE:
@@ -77,7 +77,7 @@ class Foyer:
         """Draws the title screen, with the dream where there is one."""
         seconds = time.perf_counter() - self._started
         self._targets = self._title.draw(
-            surface, self.choice, self._drivers, seconds, frame, show.message
+            surface, self.choice, self.drivers, seconds, frame, show.message
         )
         if show.help:
             self._help.draw(surface)

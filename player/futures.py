@@ -77,16 +77,18 @@ class Futures:
         return len(moments) >= self._length or bool(moments and moments[-1].ended)
 
     def _grow(self, future: Future) -> None:
-        future.moments.append(self._next(future))
-        if len(future.moments) % FRAME_EVERY == 0 or self._finished(future):
+        shown = (len(future.moments) + 1) % FRAME_EVERY == 0
+        future.moments.append(self._next(future, shown))
+        if shown or self._finished(future):
             future.frames.append(self._world.frame(future.moments[-1].state))
 
-    def _next(self, future: Future) -> Moment:
+    def _next(self, future: Future, shown: bool) -> Moment:
         before = future.moments[-1] if future.moments else self.origin
-        before = replace(before, state=replace(before.state, seed=future.seed))
+        if before.state.seed != future.seed:
+            before = replace(before, state=replace(before.state, seed=future.seed))
         wish = self._world.wish(before.state)
         if wish is None or self._driver is Driver.HUMAN:
             drive = Drive(self.origin.action, np.ones(self.origin.action.shape, bool))
         else:
             drive = Drive(wish, np.zeros(wish.shape, bool))
-        return stepping.dreamt(self._world, before, drive, wish, self._temperature)
+        return stepping.dreamt(self._world, before, drive, wish, self._temperature, shown=shown)

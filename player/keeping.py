@@ -1,4 +1,9 @@
-"""What a person keeps of a drive: recordings, episodes of real frames, screenshots."""
+"""What a person keeps of a drive: recordings, episodes of real frames, screenshots.
+
+A drive on real frames is written as `recordings/TASK-real/episode-900000.npz` and so on. Copied
+into a run's `rollouts/00/`, it is trained on by the next `encode` and `train-memory`; collected
+episodes count from 0, so that none is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,8 @@ from player.session import Session
 
 FOLDER = Path("recordings")
 """Where everything goes, in the current folder."""
+
+_FIRST_EPISODE = 900_000
 
 
 class Keeper:
@@ -78,7 +85,7 @@ class Keeper:
         if episode is None:
             return []
         folder = FOLDER / f"{self.task}-real"
-        paths = (episodes.episode_path(folder, index) for index in count())
+        paths = (episodes.episode_path(folder, index) for index in count(_FIRST_EPISODE))
         path = next(path for path in paths if not path.exists())
         episodes.write_episode(path, episode, session.world.task)
         return [path]

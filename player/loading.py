@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 
@@ -32,7 +33,10 @@ class Loading:
         return self._world
 
     def _run(self) -> None:
+        gc.disable()  # it would look at the million objects of TensorFlow's import many times
         try:
             self._world = self._load()
         except BaseException as error:  # it is raised again in the thread that asks
             self._error = error
+        finally:
+            gc.enable()

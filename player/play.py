@@ -83,12 +83,12 @@ def play(options: Options, load: Load, started: float) -> None:
     from player.choice import Choice
     from player.keys import rebound
 
-    bindings = BINDINGS if options.keys is None else rebound(options.keys)
     try:
         if pygame.display.get_surface() is None:  # `__main__` may have been faster
             window.open_window()
     except pygame.error as error:
         raise UserError(f"no window could be opened ({error}); try --headless") from None
+    bindings = BINDINGS if options.keys is None else rebound(options.keys)
     app = loop.App(
         Choice(options.task, driver, source),
         drivers,

@@ -73,10 +73,10 @@ class RealWorld:
         if before is not self._latest:
             self._simulate(before.state.seed, past())
         frame, reward, terminated, truncated, info = self._environment.step(action)
-        expected, state = self._world.followed(before.state, action)
+        expected, state = self._world.followed(before.state, action, frame)
         self._latest = RealMoment(
             frame=frame.copy(),
-            state=self._world.seen(frame, state),
+            state=state,
             expected=expected,
             step=before.step + 1,
             reward=float(reward),

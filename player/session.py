@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import numpy as np
 
-from player import driving, scales, stepping
+from player import driving, stepping
 from player.beside import Beside, View
 from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
@@ -22,7 +21,8 @@ from player.history import History, Moment
 from player.real import RealMoment, RealWorld
 from player.recording import Planned, Recording
 from player.script import Script
-from player.world import NOISE, REAL, Source, World
+from player.verbs import ACTIONS
+from player.world import REAL, Source, World
 from wm_tf import seeding
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
@@ -177,7 +177,7 @@ class Session:
 
     def do(self, command: Command) -> None:
         """Carries out a command of the session; those of the window are not its business."""
-        action = self._ACTIONS.get(command)
+        action = ACTIONS.get(command)
         if action is not None:
             action(self)
 
@@ -284,27 +284,29 @@ class Session:
 
     # Views ---------------------------------------------------------------------------------
 
-    def _next_view(self) -> None:
+    def next_view(self) -> None:
+        """Dream, real, both; raises UserError where there is nothing real."""
         self._beside.next_view()
         self._diverge()
         self._drop_futures()
         if self.now.real is None and self._beside.running:
             self._begin(self._place, self._chance)
 
-    def _synchronise(self) -> None:
+    def synchronise(self) -> None:
+        """Dreams on from what is real."""
         if self.view is View.BOTH and self.now.real is not None:
             self._diverge()
             now = replace(self.now, state=self.now.real.state, ended=False)
             self.history.replace_now(now)
 
-    def _toggle_futures(self) -> None:
+    def toggle_futures(self) -> None:
         """Shows what may come while the dream goes on, or no longer."""
         if self.futures is None:
             self.futures = self._futures_of(self.now)
         else:
             self._drop_futures()
 
-    def _fork(self) -> None:
+    def fork(self) -> None:
         """Stops the dream where the futures begin, until one is chosen; or goes on as before."""
         if self.forked:
             self._drop_futures()
@@ -327,7 +329,7 @@ class Session:
     def _drop_futures(self) -> None:
         self.futures, self.forked = None, False
 
-    # Commands ------------------------------------------------------------------------------
+    # Beginnings, time and the rest -----------------------------------------------------------
 
     def _begin(self, place: int, chance: int) -> None:
         self._place, self._chance = place, chance
@@ -337,85 +339,52 @@ class Session:
         self.pins = {}
         self.history = History(self._beginning())
 
-    def _begin_again(self) -> None:
+    def begin_again(self) -> None:
+        """From the same start with another chance."""
         self._begin(self._place, self._chance + 1)
 
-    def _begin_same(self) -> None:
+    def begin_same(self) -> None:
+        """The same dream once more."""
         self._begin(self._place, self._chance)
 
-    def _begin_in_noise(self) -> None:
-        self.begin_from(NOISE)
-
-    def _begin_elsewhere(self) -> None:
-        self.begin_from(REAL)
-
-    def _toggle_pause(self) -> None:
-        self.paused = not self.paused
-
-    def _step_forward(self) -> None:
+    def step_forward(self) -> None:
+        """One step, and stands still."""
         self._drop_futures()
         self.paused = True
         self.advance()
 
-    def _step_back(self) -> None:
+    def step_back(self) -> None:
+        """One step back, and stands still."""
         self._drop_futures()
         self.paused = True
         self.history.move(-1)
 
-    def _next_driver(self) -> None:
+    def next_driver(self) -> None:
+        """The next of those who can drive, without a reset."""
         after = self.drivers.index(self.driver) + 1
         self.driver = self.drivers[after % len(self.drivers)]
         self._diverge()
 
-    def _set_speed(self, speed: float) -> None:
-        self.speed = speed
-
-    def _set_temperature(self, temperature: float) -> None:
+    def set_temperature(self, temperature: float) -> None:
+        """Another temperature from now on."""
         if temperature != self.temperature:
             self._diverge()
         self.temperature = temperature
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Keeps this moment, with its past, to come back to."""
         self._kept = self.history.moments
 
-    def _go_back_to_kept(self) -> None:
+    def go_back_to_kept(self) -> None:
+        """Back to the moment that was kept, if one was."""
         if self._kept is not None:
             self.history = History.of(self._kept)
             self._drop_futures()
             self._diverge()
             self.pins = dict(self.now.pins)
 
-    def _free_latent(self) -> None:
+    def free_latent(self) -> None:
+        """Lets go of every latent dimension that is held."""
         if self.pins:
             self._diverge()
         self.pins = {}
-
-    _ACTIONS: ClassVar[dict[Command, Callable[[Any], None]]] = {
-        Command.BEGIN_AGAIN: _begin_again,
-        Command.BEGIN_SAME: _begin_same,
-        Command.BEGIN_ELSEWHERE: _begin_elsewhere,
-        Command.FUTURES: _toggle_futures,
-        Command.FORK: _fork,
-        Command.FUTURE_1: lambda self: self.choose(0),
-        Command.FUTURE_2: lambda self: self.choose(1),
-        Command.FUTURE_3: lambda self: self.choose(2),
-        Command.FUTURE_4: lambda self: self.choose(3),
-        Command.NEXT_VIEW: _next_view,
-        Command.SYNCHRONISE: _synchronise,
-        Command.BEGIN_IN_NOISE: _begin_in_noise,
-        Command.PAUSE: _toggle_pause,
-        Command.STEP_FORWARD: _step_forward,
-        Command.STEP_BACK: _step_back,
-        Command.NEXT_DRIVER: _next_driver,
-        Command.SLOWER: lambda self: self._set_speed(scales.below(scales.SPEEDS, self.speed)),
-        Command.FASTER: lambda self: self._set_speed(scales.above(scales.SPEEDS, self.speed)),
-        Command.COOLER: lambda self: self._set_temperature(
-            scales.below(scales.TEMPERATURES, self.temperature)
-        ),
-        Command.WARMER: lambda self: self._set_temperature(
-            scales.above(scales.TEMPERATURES, self.temperature)
-        ),
-        Command.SAVE_STATE: _keep,
-        Command.LOAD_STATE: _go_back_to_kept,
-        Command.FREE_LATENT: _free_latent,
-    }

@@ -23,6 +23,7 @@ def dreamt(
     wish: np.ndarray | None,
     temperature: float,
     real: RealMoment | None = None,
+    shown: bool = True,
 ) -> Moment:
     """The dream's next moment.
 
@@ -30,8 +31,9 @@ def dreamt(
       drive: the action, within its ranges, and who drove.
       wish: what the controller wanted.
       real: the real environment's moment after the same action, where it runs too.
+      shown: whether its picture will be asked for.
     """
-    outcome = world.step(before.state, drive.action, temperature)
+    outcome = world.step(before.state, drive.action, temperature, shown)
     return Moment(
         state=outcome.state,
         action=drive.action,

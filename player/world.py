@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from wm_tf import seeding
 from wm_tf.seeding import Purpose
 
 if TYPE_CHECKING:
+    from player.compiled import Compiled, Dreamt
     from wm_tf.dream.world import Dream, DreamState
     from wm_tf.serving.load import Models
 
@@ -54,6 +56,9 @@ class World:
         self.steps_per_second = float(models.manifest["steps_per_second"])
         self.temperature = models.temperature
         self.has_controller = models.has_controller
+        self._compiled: Compiled | None = None
+        # What came with the last steps: as many as there are dreams at a time.
+        self._latest: deque[tuple[DreamState, Dreamt]] = deque(maxlen=6)
         manifest = json.dumps(dict(models.manifest), sort_keys=True)
         self.digest = hashlib.sha256(manifest.encode()).hexdigest()
 
@@ -83,17 +88,42 @@ class World:
     def _from_latent(self, state: DreamState, latent: np.ndarray) -> DreamState:
         return replace(state, latent=latent, h=np.zeros_like(state.h), c=np.zeros_like(state.c))
 
-    def step(self, state: DreamState, action: np.ndarray, temperature: float) -> Outcome:
-        """The dream after `action` [A]."""
-        result = self._dream.step(state, action[None], temperature)
+    def compile(self) -> None:
+        """From now on a step is one call of TensorFlow; raises what TensorFlow raises."""
+        from player.compiled import Compiled
+
+        if Compiled.possible(self._models):
+            self._compiled = Compiled(self._models)
+
+    def step(
+        self, state: DreamState, action: np.ndarray, temperature: float, shown: bool = True
+    ) -> Outcome:
+        """The dream after `action` [A]; `shown` says whether its picture will be asked for."""
+        following, reward, probability = self._dreamt(state, action, temperature, shown)
         throw = np.random.default_rng([state.seed, state.step]).random(1)
-        ended = self._dream.terminated(result.done_probability, throw)
+        ended = self._dream.terminated(probability, throw)
         return Outcome(
-            result.state,
-            float(result.reward[0]),
-            self._probability(float(result.done_probability[0])),
-            bool(ended[0]),
+            following, float(reward[0]), self._probability(float(probability[0])), bool(ended[0])
         )
+
+    def _dreamt(
+        self, state: DreamState, action: np.ndarray, temperature: float, shown: bool
+    ) -> tuple[DreamState, np.ndarray, np.ndarray]:
+        """(the next state, reward, probability of the end as trained)"""
+        if self._compiled is None:
+            result = self._dream.step(state, action[None], temperature)
+            return result.state, result.reward, result.done_probability
+        arrays = (state.latent, action[None], state.h, state.c)
+        out = self._compiled.dream(arrays, temperature, (state.seed, state.step), shown)
+        following = replace(
+            state, latent=out.latent, h=out.h, c=out.c, step=(state.step + 1) % 2**31
+        )
+        self._latest.append((following, out))
+        return following, out.reward, out.done_probability
+
+    def _known(self, state: DreamState) -> Dreamt | None:
+        """What came with the step to `state`, if it was one of the last."""
+        return next((dreamt for there, dreamt in self._latest if there is state), None)
 
     def _probability(self, as_trained: float) -> float:
         """P(end), without the weight that endings had in the end head's loss."""
@@ -103,6 +133,9 @@ class World:
 
     def frame(self, state: DreamState) -> np.ndarray:
         """The picture of a state, uint8 [64, 64, 3]."""
+        known = self._known(state)
+        if known is not None and known.frame is not None:
+            return known.frame[0]
         return self._dream.frame(state)[0]
 
     def rest(self, seed: int) -> DreamState:
@@ -115,17 +148,33 @@ class World:
 
     def seen(self, frame: np.ndarray, state: DreamState) -> DreamState:
         """`state` with its latent sampled from what V sees in a frame, uint8 [64, 64, 3]."""
-        mean, log_variance = self._models.encode(frame[None])
+        return self._sampled(state, *self._models.encode(frame[None]))
+
+    def followed(
+        self, state: DreamState, action: np.ndarray, frame: np.ndarray
+    ) -> tuple[np.ndarray, DreamState]:
+        """A step of M beside a real one: `frame`, uint8 [64, 64, 3], is what came after `action`.
+
+        Returns:
+          The mean of the latent that M expected [1, Z], and the next state: M's, and the latent
+          sampled from what V sees in the frame.
+        """
+        arrays = (state.latent, action[None], state.h, state.c)
+        if self._compiled is not None:
+            out = self._compiled.follow(frame[None], arrays)
+        else:
+            mean, log_variance = self._models.encode(frame[None])
+            out = self._models.step(*arrays)
+            out = out | {"means": out["mean"], "mean": mean, "log_variance": log_variance}
+        expected = (_softmax(out["logits"]) * out["means"]).sum(axis=-1)
+        following = replace(state, h=out["h"], c=out["c"], step=state.step + 1)
+        return expected, self._sampled(following, out["mean"], out["log_variance"])
+
+    @staticmethod
+    def _sampled(state: DreamState, mean: np.ndarray, log_variance: np.ndarray) -> DreamState:
         generator = np.random.default_rng([state.seed, state.step])
         normal = generator.standard_normal(mean.shape, np.float32)
         return replace(state, latent=mean + np.exp(0.5 * log_variance) * normal)
-
-    def followed(self, state: DreamState, action: np.ndarray) -> tuple[np.ndarray, DreamState]:
-        """M's step: (the mean of the latent that it expects [1, Z], its next state)."""
-        result = self._models.step(state.latent, action[None], state.h, state.c)
-        weights = _softmax(result["logits"])
-        expected = (weights * result["mean"]).sum(axis=-1)
-        return expected, replace(state, h=result["h"], c=result["c"], step=state.step + 1)
 
     def picture(self, latent: np.ndarray) -> np.ndarray:
         """The picture of a latent [1, Z], uint8 [64, 64, 3]."""
@@ -135,6 +184,9 @@ class World:
         """What the controller would do, [A]; None where there is none."""
         if not self.has_controller:
             return None
+        known = self._known(state)
+        if known is not None and known.wish is not None:
+            return known.wish[0]
         return self._models.act(state.latent, state.h, state.c)[0]
 
     def expectation(self, state: DreamState, action: np.ndarray) -> dict[str, np.ndarray]:
@@ -163,8 +215,9 @@ def load(models: Path, task: str) -> World:
 
     loaded = load_models(models, task)
     world = World(loaded, Dream(loaded))
+    world.compile()
     state = world.start(0, 0, 0)
     world.wish(state)
-    action = np.zeros(world.task.action_size, np.float32)
-    world.frame(world.step(state, action, world.temperature).state)
+    world.frame(state)
+    world.step(state, np.zeros(world.task.action_size, np.float32), world.temperature)
     return world

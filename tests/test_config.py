@@ -1,12 +1,11 @@
 """Sizes of the contract, presets of the paper."""
 
 import dataclasses
-import json
 from typing import get_args
 
 import pytest
 
-from wm_tf.config import TASKS, Config, PresetName, Stages, get_task, preset, to_dict
+from wm_tf.config import TASKS, Config, PresetName, Stages, get_task, preset
 from wm_tf.errors import UserError
 
 PRESETS = [(task, name) for task in TASKS for name in get_args(PresetName)]
@@ -120,13 +119,3 @@ def test_configs_cannot_be_changed(task, name):
         first = dataclasses.fields(part)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, first, None)
-
-
-@every_preset
-def test_a_config_is_plain_json(task, name):
-    config = preset(task, name, seed=3)
-    plain = json.loads(json.dumps(to_dict(config)))
-    assert plain["seed"] == 3
-    assert plain["task"]["name"] == task
-    assert plain["rounds"][0]["controller"]["population"] == config.round(0).controller.population
-    assert plain["rounds"][1]["memory"]["dropout"] == config.round(1).memory.dropout

@@ -140,13 +140,12 @@ class TrainController(_Stage):
 
     def __call__(self) -> None:
         import_tensorflow()
-        from wm_tf.pipeline.checkpoints import best_of_round, last_parameters
+        from wm_tf.pipeline.checkpoints import best_of_round
         from wm_tf.pipeline.exports import controller_of, export_round
         from wm_tf.pipeline.stages import controller_round
 
         run = self.open()
         initial = None if self.init is None else controller_of(self.init, self.task)
-        export_round(run, self.round, last_parameters(run, self.round, self.env))
         with _executor(self.workers) as executor:
             controller_round(run, executor, self.round, self.hyper, env=self.env, initial=initial)
         export_round(run, self.round, best_of_round(run, self.round).parameters)

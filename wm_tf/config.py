@@ -259,11 +259,6 @@ def preset(task: str, name: str, seed: int = 1) -> Config:
     return Config(get_task(task), name, seed, iterations, rounds)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON values."""
-    return dataclasses.asdict(config)
-
-
 def _round(
     collect: CollectConfig, vision: VisionConfig, memory: MemoryConfig, controller: ControllerConfig
 ) -> Stages:
@@ -271,24 +266,30 @@ def _round(
 
 
 _SMOKE = _round(
-    CollectConfig(episodes=6),
-    VisionConfig(epochs=1, frame_stride=4),
+    CollectConfig(episodes=6, patience=100),
+    VisionConfig(epochs=1, frame_stride=2),
     MemoryConfig(epochs=2),
     ControllerConfig(generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2),
 )
 
 # The first controllers leave the road, and what that looks like cures the next dream: short rounds.
 _CAR_RACING_EARLY = _round(
-    CollectConfig(episodes=32, policy="controller", patience=200),
+    CollectConfig(episodes=32, policy="controller", noise=0.1, patience=200),
     VisionConfig(epochs=0),
-    MemoryConfig(epochs=4),
+    MemoryConfig(epochs=6, batch_size=32),
     ControllerConfig(generations=15, sigma=0.12, horizon=500, selection_interval=8),
 )
-# From here on the dream's score is the real one, and what counts is generations.
+# From here on the dream is close to the real task: what counts is M's precision, and small steps.
 _CAR_RACING_LATE = dataclasses.replace(
     _CAR_RACING_EARLY,
+    memory=MemoryConfig(epochs=10, batch_size=32),
     controller=ControllerConfig(
-        generations=60, rollouts=4, sigma=0.1, horizon=400, selection_interval=20
+        generations=60,
+        rollouts=6,
+        sigma=0.05,
+        horizon=400,
+        selection_interval=30,
+        selection_episodes=32,
     ),
 )
 
@@ -310,7 +311,7 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
             _round(
                 CollectConfig(episodes=500, patience=100),
                 VisionConfig(epochs=3, frame_stride=2, learning_rate=5e-4),
-                MemoryConfig(epochs=20),
+                MemoryConfig(epochs=20, batch_size=32),
                 ControllerConfig(generations=16, horizon=300, selection_interval=16),
             ),
             _CAR_RACING_EARLY,

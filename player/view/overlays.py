@@ -52,9 +52,9 @@ class Help:
         width, height = surface.get_size()
         self._dim(surface)
         rows = max(len(column) for column in self._columns)
-        unit = min(height / (rows + 2), width / (21.5 * len(self._columns)))
+        unit = min(height / (rows + 2), width / (18.4 * len(self._columns)))
         for index, column in enumerate(self._columns):
-            left = width * (index + 0.5) / len(self._columns) - 10.4 * unit
+            left = width * (index + 0.5) / len(self._columns) - 8.8 * unit
             top = (height - rows * unit) / 2
             for row, (keys, what) in enumerate(column):
                 y = top + row * unit
@@ -62,13 +62,13 @@ class Help:
                 colour = palette.CONTROLLER if heading else palette.HUMAN
                 size = (0.85 if heading else 0.72) * unit
                 self._text.draw(surface, keys, size, (left, y), colour)
-                self._text.draw(surface, what, 0.72 * unit, (left + 6.2 * unit, y))
+                self._text.draw(surface, what, 0.72 * unit, (left + 5.4 * unit, y))
 
     def _dim(self, surface: pygame.Surface) -> None:
         if self._veil is None or self._veil.get_size() != surface.get_size():
             self._veil = pygame.Surface(surface.get_size())
             self._veil.fill(palette.BACKGROUND)
-            self._veil.set_alpha(235)
+            self._veil.set_alpha(244)
         surface.blit(self._veil, (0, 0))
 
 

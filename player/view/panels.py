@@ -178,7 +178,7 @@ class Panels:
         pygame.draw.rect(surface, palette.PANEL, rect)
         margin = round(10 * unit)
         at = (rect.left + margin, rect.top + margin)
-        name = "distance of the dream from what is real"
+        name = "dream to real"
         room = rect.width - 2 * margin - 44 * unit
         self._text.draw(surface, name, self._text.fitting(name, 14 * unit, room), at)
         now = f"{values[-1]:.2f}" if values else ""

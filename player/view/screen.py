@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,6 @@ from player.view.picture import draw_frame, draw_label
 from player.view.sparing import Sparing
 
 _HEARTBEAT_MOMENTS = 70
-
-_DRIVER_NAMES: Mapping[Driver, str] = {
-    Driver.ASSIST: "together",
-    Driver.HUMAN: "you drive",
-    Driver.CONTROLLER: "controller drives",
-}
 
 
 @dataclass
@@ -163,7 +157,7 @@ class Screen:
         size = 15 * unit
         badge(surface, (rect.left + size, rect.top + size), size * 0.95, _present_owner(session))
         width = rect.width - 2.6 * size
-        name = _DRIVER_NAMES[session.driver]
+        name = who_drives(session)
         fit = self.text.fitting(name, 21 * unit, width)
         place = (rect.left + 2.6 * size, rect.top + size)
         self.text.draw(surface, name, fit, place, anchor="midleft")
@@ -221,7 +215,8 @@ class Screen:
             plate(surface, self.text, picture.center, ["rewinding"], unit, picture.width)
         elif session.forked:
             line = f"click one, or {self._key(Command.FORK)} goes on as before"
-            plate(surface, self.text, picture.center, [line], unit * 0.75, picture.width)
+            below = (picture.centerx, picture.bottom - 34 * unit)
+            plate(surface, self.text, below, [line], unit * 0.75, picture.width)
         elif session.paused:
             line = f"paused: {self._key(Command.PAUSE)} goes on"
             plate(surface, self.text, picture.center, [line], unit, picture.width)
@@ -272,6 +267,20 @@ def futures_places(layout: Layout, session: Session, show: Show) -> list[pygame.
         return []
     return thumbnails(sections(layout.panel, layout.unit, show.parts(session))["futures"],
                       layout.unit)  # fmt: skip
+
+
+def who_drives(session: Session) -> str:
+    """In words, what the badge says by colour and shape."""
+    if session.driver is Driver.HUMAN:
+        return "you drive"
+    by_human = _present_owner(session)
+    if session.driver is Driver.CONTROLLER:
+        return "you, while held" if by_human.any() else "controller drives"
+    if by_human.all():
+        return "together: you drive"
+    if by_human.any():
+        return "together: you steer" if by_human[0] else "together: your pedals"
+    return "together: controller"
 
 
 def _present_owner(session: Session) -> np.ndarray:

@@ -52,7 +52,10 @@ def test_a_finished_stage_is_skipped_and_remembered(run: Run, work: Work) -> Non
     assert first["seconds"] > 0.0
     assert stage(run, work) == first
     assert stage(Run(run.folder, run.config), work) == first
-    assert run.stage_record("train", 0) == first
+    record = run.stage_record("train", 0)
+    assert record is not None
+    assert {**record["result"], "seconds": record["seconds"]} == first
+    assert (record["goal"], record["inputs"]) == (1, {"inputs": 1})
     assert work.went_on == [False]
 
 

@@ -19,7 +19,7 @@ from player.keys import chord, rebound
 from player.session import Session
 from player.view import palette
 from player.view.panels import responsible
-from player.world import World
+from player.world import NOISE, REAL, World
 from wm_tf.errors import UserError
 
 
@@ -157,6 +157,61 @@ def test_every_key_of_the_table_does_what_it_says(app, binding, monkeypatch):
             app._handle(pygame.event.poll())
             assert app.devices.holds(binding.command)
             app.devices.release_all()
+
+
+def after(command: Command):
+    """What is there to see of a command in an app that has just carried it out."""
+    seen = {
+        Command.NEXT_DRIVER: lambda app: app.session.driver is Driver.HUMAN,
+        Command.PAUSE: lambda app: app.session.paused,
+        Command.STEP_FORWARD: lambda app: (app.session.step, app.session.paused) == (11, True),
+        Command.STEP_BACK: lambda app: (app.session.step, app.session.paused) == (9, True),
+        Command.SLOWER: lambda app: app.session.speed == 0.5,
+        Command.FASTER: lambda app: app.session.speed == 2.0,
+        Command.SAVE_STATE: lambda app: app.session.kept and "kept" in app.show.message,
+        Command.LOAD_STATE: lambda app: "no moment" in app.show.message,
+        Command.BEGIN_AGAIN: lambda app: (app.session.step, app.session._chance) == (1, 1),
+        Command.BEGIN_SAME: lambda app: (app.session.step, app.session._chance) == (1, 0),
+        Command.BEGIN_ELSEWHERE: lambda app: app.session.source is REAL and app.session._place == 1,
+        Command.BEGIN_IN_NOISE: lambda app: app.session.source is NOISE,
+        Command.TITLE: lambda app: app.titled,
+        Command.BEGIN: lambda app: app.session.step == 11,  # only the title screen knows it
+        Command.NEXT_VIEW: lambda app: "no real environment" in app.show.message,
+        Command.SYNCHRONISE: lambda app: app.session.step == 11,  # nothing real runs
+        Command.FUTURES: lambda app: app.session.futures and not app.session.forked,
+        Command.FORK: lambda app: app.session.forked,
+        Command.FUTURE_1: lambda app: app.session.futures is None,
+        Command.FUTURE_2: lambda app: app.session.futures is None,
+        Command.FUTURE_3: lambda app: app.session.futures is None,
+        Command.FUTURE_4: lambda app: app.session.futures is None,
+        Command.COOLER: lambda app: app.session.temperature == 0.9,
+        Command.WARMER: lambda app: app.session.temperature == 1.1,
+        Command.LATENT_PANEL: lambda app: app.show.latent and bars(app),
+        Command.FREE_LATENT: lambda app: not app.session.pins,
+        Command.MIXTURE_PANEL: lambda app: app.show.mixture and app._layout.panel,
+        Command.RECORD: lambda app: app.show.recording,
+        Command.SCREENSHOT: lambda app: "kept" in app.show.message,
+        Command.HELP: lambda app: app.show.help,
+        Command.HUD: lambda app: app._layout.controls.width == 0,
+        Command.SMOOTH: lambda app: app.show.smooth,
+        Command.FULL_SCREEN: lambda app: window.surface().get_flags() & pygame.FULLSCREEN,
+        Command.QUIT: lambda app: not app.running,
+    }
+    return seen[command]
+
+
+@pytest.mark.parametrize("binding", [b for b in BINDINGS if b.command not in HELD],
+                         ids=lambda b: b.command.name)  # fmt: skip
+def test_every_key_changes_what_it_should(app, binding):
+    turns(app, 10)
+    if binding.command is Command.FREE_LATENT:
+        app.session.pin(1, 2.0)
+    if binding.command.name.startswith("FUTURE_"):
+        key("b"), turns(app, 3)
+        assert app.session.forked
+    key(binding.keys[-1])
+    turns(app)
+    assert after(binding.command)(app)
 
 
 def test_no_key_has_two_meanings(app):
@@ -362,22 +417,3 @@ def test_the_component_that_gave_a_value_is_found():
     }
     assert responsible(expected, np.array([0.9])).tolist() == [1]
     assert responsible(expected, np.array([-0.4])).tolist() == [0]
-
-
-def test_gamepad_axes_and_buttons(app):
-    def post(kind: int, **values) -> None:
-        pygame.event.post(pygame.event.Event(kind, instance_id=3, **values))
-
-    post(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTX, value=2000)
-    turns(app)
-    assert not app.session.now.by_human.any()  # inside the dead zone
-    post(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTX, value=-32767)
-    turns(app)
-    assert app.session.now.by_human.tolist() == [True, False, False]
-    assert app.session.now.action[0] == pytest.approx(-1.0, abs=0.01)
-    post(pygame.CONTROLLERDEVICEREMOVED)
-    turns(app)
-    assert not app.session.now.by_human.any()
-    post(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_START)
-    turns(app)
-    assert app.session.paused

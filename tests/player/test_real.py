@@ -203,7 +203,7 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     for _ in range(9):
         app.turn()
     press(app, pygame.K_F2)
-    kept = tmp_path / "recordings" / "car_racing-real" / "episode-000000.npz"
+    kept = tmp_path / "recordings" / "car_racing-real" / "episode-900000.npz"
     episode = read_episode(kept, world.task)
     assert episode.frames.shape == (11, 64, 64, 3)
     np.testing.assert_array_equal(episode.frames[:, 0, 0, 1], np.arange(11))
@@ -211,6 +211,26 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     assert episode.rewards.tolist() == [1.0] * 10
     assert episode.policy == "player: human"
     assert not list((tmp_path / "recordings").glob("*.jsonl"))
+
+
+def test_the_kept_episode_is_encoded_and_cut_for_training(app, world, tmp_path):
+    from wm_tf.data.episodes import episode_paths
+    from wm_tf.data.latents import from_episode, read_latents, write_latents
+    from wm_tf.data.streams import cut_sequences
+
+    press(app, pygame.K_v, pygame.K_F2, pygame.K_RIGHT)
+    for _ in range(29):
+        app.turn()
+    press(app, pygame.K_F2)
+    (path,) = episode_paths(tmp_path / "recordings" / "car_racing-real")
+    episode = read_episode(path, world.task)
+    mean, log_variance = world._models.encode(episode.frames)
+    write_latents(tmp_path / "z.npz", from_episode(episode, mean, log_variance, "v"), world.task)
+    encoded = read_latents(tmp_path / "z.npz", world.task)
+    sequences = cut_sequences(encoded, 10, np.random.default_rng(1))
+    driven = np.concatenate([s["action"][s["mask"] > 0] for s in sequences])
+    np.testing.assert_array_equal(driven, episode.actions)
+    assert sum(s["done"].sum() for s in sequences) == 0
 
 
 def test_dreamt_frames_never_become_an_episode(app, tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +205,39 @@ def test_the_window_and_the_headless_player_replay_the_same_file(world, tmp_path
     assert (status, report["steps"]) == (0, 40)
     assert report["return"] == pytest.approx(app.session.now.total)
     assert _length_of(tmp_path / "film.mp4") == 40
+
+
+def test_the_window_does_not_wait_for_the_films(world, tmp_path, make_app, monkeypatch):
+    """A film maker that waits for the test: the loop goes on meanwhile, and it is reaped."""
+    code = (
+        "import pathlib, time\n"
+        "pathlib.Path('began').touch()\n"
+        "while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+        "pathlib.Path('done').touch()"
+    )
+    monkeypatch.setattr(play, "export_command", lambda *_: [sys.executable, "-c", code])
+    app = make_app(world, export=lambda task, path: play._export(None, task, path))
+    for wait in (1, 5):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
+        for _ in range(wait):
+            app.turn()
+    assert (tmp_path / "recordings").is_dir()
+    _until((tmp_path / "began").exists)
+    step = app.session.step
+    for _ in range(50):
+        app.turn()
+    assert app.session.step == step + 50
+    assert not (tmp_path / "done").exists()
+    (tmp_path / "go").touch()
+    _until((tmp_path / "done").exists)
+    _until(lambda: not any(thread.name == "export" for thread in threading.enumerate()))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _length_of(film: Path) -> int:

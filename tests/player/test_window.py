@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,27 @@ assert "libLLVM" not in maps, "a driver with its own LLVM makes TensorFlow's imp
 import pygame
 assert pygame.display.get_driver() == "x11"
 pygame.display.flip()
+"""
+
+_FULL = """
+import time
+from player import window
+import pygame
+window.open_window()
+full = window.FullScreen()
+def turns(count):
+    for _ in range(count):
+        pygame.event.get()
+        full.turn()
+        pygame.display.flip()
+        time.sleep(0.02)
+turns(20)
+full.toggle()
+turns(20)
+assert pygame.display.get_surface().get_size() == (1280, 800), pygame.display.get_window_size()
+full.toggle()
+turns(60)
+assert pygame.display.get_surface().get_size() == (960, 720), pygame.display.get_window_size()
 """
 
 
@@ -46,4 +68,39 @@ def _environment(display: str) -> dict[str, str]:
 
 
 def test_the_window_loads_no_graphics_driver_that_clashes_with_tensorflow(x_server):
-    subprocess.run([sys.executable, "-c", _CODE], check=True, env=_environment(x_server))
+    subprocess.run(
+        [sys.executable, "-c", _CODE], check=True, timeout=60, env=_environment(x_server)
+    )
+
+
+def test_full_screen_and_back_to_the_same_window(x_server):
+    """With a window manager, which takes its time; without one SDL does it all."""
+    manager = None
+    if shutil.which("openbox"):
+        manager = subprocess.Popen(
+            ["openbox"], env=_environment(x_server),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(1.5)  # SDL waits for ever if the manager takes over while a window opens
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _FULL], check=True, timeout=60, env=_environment(x_server)
+        )
+    finally:
+        if manager is not None:
+            manager.terminate()
+            manager.wait(timeout=10)
+
+
+def test_the_window_opens_before_anything_else_is_imported(x_server, tmp_path):
+    code = """
+import sys
+from player.__main__ import _open_at_once
+_open_at_once(["car_racing"])
+import pygame
+assert pygame.display.get_surface().get_size() == (960, 720)
+assert pygame.surfarray.array3d(pygame.display.get_surface()).any()
+heavy = {"gymnasium", "tensorflow", "tyro", "wm_tf"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=_environment(x_server))

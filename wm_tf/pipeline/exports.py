@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from wm_tf import agent, seeding, storage
-from wm_tf.config import to_dict
 from wm_tf.data.episodes import read_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
@@ -106,19 +105,27 @@ def controller_of(models: Path, task: str) -> np.ndarray:
     return controller.parameters.numpy().astype(np.float64)
 
 
-def training_facts(run: Run, round_index: int) -> Values:
-    """What a manifest says of the training: stages with their seconds and held-out figures."""
-    stages = {
+def stage_records(run: Run, round_index: int) -> dict[str, Values]:
+    """The records of the finished stages up to a round, by name and round."""
+    return {
         f"{name}-{index:02d}": record
         for index in range(round_index + 1)
         for name in STAGES
         if (record := run.stage_record(name, index)) is not None
     }
+
+
+def _training_facts(run: Run, round_index: int) -> Values:
+    """What a manifest says of the training: stages with their seconds and held-out figures."""
+    records = stage_records(run, round_index)
     return {
         "what": f"{run.config.preset} preset, {round_index + 1} rounds",
-        "seconds": sum(record["seconds"] for record in stages.values()),
+        "seconds": sum(record["seconds"] for record in records.values()),
         "seeds": {"run": run.config.seed},
-        "stages": stages,
+        "stages": {
+            name: {**record["result"], "seconds": record["seconds"]}
+            for name, record in records.items()
+        },
     }
 
 
@@ -140,9 +147,12 @@ def _export(
         preset=run.config.preset,
         config={
             "sources": _sources(run, round_index, controller),
-            "rounds": [to_dict(stages) for stages in run.config.rounds],
+            "stages": {
+                name: {"goal": record["goal"], **record["inputs"]}
+                for name, record in stage_records(run, round_index).items()
+            },
         },
-        training=training_facts(run, round_index),
+        training=_training_facts(run, round_index),
     )
     return export(
         out / task.name,

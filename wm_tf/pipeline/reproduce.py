@@ -9,7 +9,7 @@ from rich.table import Table
 
 from wm_tf import storage
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.checkpoints import best_of_round, last_parameters
+from wm_tf.pipeline.checkpoints import best_of_round
 from wm_tf.pipeline.exports import (
     STAGES,
     draw_contact_sheet,
@@ -32,9 +32,8 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
         collect_round(run, executor, index, stages.collect)
         vision_round(run, index, stages.vision)
         memory_round(run, index, stages.memory)
-        export_round(run, index, last_parameters(run, index, "dream"))
         controller_round(run, executor, index, stages.controller)
-        export_round(run, index, best_of_round(run, index).parameters)
+    export_round(run, rounds - 1, best_of_round(run, rounds - 1).parameters)
     storage.write_bytes(run.folder / "contact_sheet.png", draw_contact_sheet(run, rounds - 1))
     curve = pictures.training_curve(run.config.task.name, selections(run))
     storage.write_bytes(run.folder / "training.png", curve)

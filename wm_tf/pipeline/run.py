@@ -172,12 +172,10 @@ class Run:
         return {**record["result"], "seconds": record["seconds"]}
 
     def stage_record(self, name: str, round_index: int) -> Values | None:
-        """What a finished stage remembered, and its seconds; None if it is not done."""
+        """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""
         path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
-        if not path.exists():
-            return None
-        record = storage.read_json(path)
-        return {**record["result"], "seconds": record["seconds"]} if record["done"] else None
+        record = storage.read_json(path) if path.exists() else {"done": False}
+        return record if record["done"] else None
 
     @staticmethod
     def _record(path: Path, inputs: Mapping[str, Any]) -> Values | None:

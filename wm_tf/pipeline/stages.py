@@ -26,7 +26,7 @@ from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_controller, last_parameters
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
-from wm_tf.pipeline.exports import array_digest, exported_models, exported_sources
+from wm_tf.pipeline.exports import array_digest, export_round, exported_models
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -46,15 +46,21 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
     first drives well, the second shows M where the dream was wrong.
     """
     task, folder = run.config.task, run.rollouts(round_index)
-    models, drivers = None, []
+    inputs = {**_identity(config, "episodes"), "seed": run.config.seed}
+    made, drivers = None, []
     if config.policy == "controller":
-        models = exported_models(run)
         made = last_controller(run, round_index, "dream")
         if made is None:
             raise UserError(f"{run.folder}: there is no controller to collect with; train one")
         drivers = [made.parameters, made.last]
+        inputs["networks"] = _networks(run, made.round_index)
+        inputs["drivers"] = [array_digest(driver) for driver in drivers]
 
     def work() -> tuple[list[Path], Values]:
+        models = None
+        if made is not None:
+            export_round(run, made.round_index, made.parameters)
+            models = exported_models(run)
         outcomes = collect(
             executor,
             task,
@@ -73,10 +79,6 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
             "steps": sum(outcome.steps for outcome in outcomes),
         }
 
-    inputs = {**_identity(config, "episodes"), "seed": run.config.seed}
-    if models is not None:
-        inputs["models"] = exported_sources(run)
-        inputs["drivers"] = [array_digest(driver) for driver in drivers]
     return run.stage(
         "collect",
         round_index,
@@ -173,7 +175,6 @@ def controller_round(
     """
 
     task, seed = run.config.task, run.config.seed
-    models = exported_models(run)
     name = CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
     if initial is None:
@@ -184,18 +185,23 @@ def controller_round(
         **_identity(config, "generations"),
         "env": env,
         "initial": array_digest(initial),
-        "networks": _networks(run),
+        "networks": _networks(run, round_index),
         "seed": seed,
     }
 
-    def select(parameters: np.ndarray) -> np.ndarray:
-        episodes = config.selection_episodes
-        return select_score(executor, task, models, parameters, seed=seed, episodes=episodes)
-
     def work() -> tuple[list[Path], Values]:
+        export_round(run, round_index, last_parameters(run, round_index, env))
+        models = exported_models(run)
         evolved = evolve(
             _fitness(run, executor, round_index, config, env),
-            select,
+            lambda parameters: select_score(
+                executor,
+                task,
+                models,
+                parameters,
+                seed=seed,
+                episodes=config.selection_episodes,
+            ),
             initial,
             config,
             task=task,
@@ -229,9 +235,12 @@ def _fitness(
     )
 
 
-def _networks(run: Run) -> Values:
-    sources = exported_sources(run) or {}
-    return {name: sources.get(name) for name in ("vision", "memory")}
+def _networks(run: Run, round_index: int) -> Values:
+    """Which V and M a round has."""
+    return {
+        model: storage.stamp(run.required_checkpoint(model, round_index))
+        for model in ("vision", "memory")
+    }
 
 
 def _places(run: Run, model: str, round_index: int) -> tuple[Places, int]:

@@ -119,9 +119,25 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
 
 def _training(manifest: Mapping[str, Any]) -> str:
     lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
-    lines += [f"- {key}: {_plain(value)}" for key, value in manifest["training"].items()]
+    facts = dict(manifest["training"])
+    stages = facts.pop("stages", {})
+    lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    return "\n".join([*lines, f"- packages: {versions}"])
+    lines.append(f"- packages: {versions}")
+    if stages:
+        lines += ["", "| stage | minutes | figures (on held-out episodes) |", "|---|---|---|"]
+        lines += [_stage(name, dict(figures)) for name, figures in stages.items()]
+    return "\n".join(lines)
+
+
+def _stage(name: str, figures: dict[str, Any]) -> str:
+    minutes = figures.pop("seconds", 0.0) / 60
+    numbers = ", ".join(
+        f"{key.replace('_', ' ')} {value:.4g}"
+        for key, value in figures.items()
+        if isinstance(value, int | float)
+    )
+    return f"| {name} | {minutes:.1f} | {numbers} |"
 
 
 def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:

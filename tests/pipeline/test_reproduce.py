@@ -1,0 +1,87 @@
+"""The whole procedure, small: every stage for real, once, and skipped when it is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wm_tf import storage
+from wm_tf.cli import main
+from wm_tf.data.episodes import read_episode
+from wm_tf.serving.verify import verify
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished smoke run."""
+    folder = tmp_path_factory.mktemp("run")
+    assert _reproduce(folder) == 0
+    return folder
+
+
+def _reproduce(folder: Path) -> int:
+    return main(["reproduce", "car_racing", "--preset", "smoke", "--run", str(folder)])
+
+
+def _checkpoints(folder: Path) -> dict[str, str]:
+    return {path.name: storage.stamp(path) for path in (folder / "checkpoints").iterdir()}
+
+
+def test_every_round_leaves_its_results(folder: Path) -> None:
+    names = {"vision", "memory", "controller"}
+    assert set(_checkpoints(folder)) == {f"{name}-{r:02d}.npz" for name in names for r in (0, 1)}
+    stages = [storage.read_json(path) for path in (folder / "stages").iterdir()]
+    assert len(stages) == 8 and all(stage["done"] for stage in stages)
+    for name in ("contact_sheet.png", "training.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_second_round_is_driven_by_the_controller(folder: Path) -> None:
+    from wm_tf.config import get_task
+
+    task = get_task("car_racing")
+    policies = {
+        index: read_episode(folder / "rollouts" / index / "episode-000000.npz", task).policy
+        for index in ("00", "01")
+    }
+    assert policies["00"] == "random" and policies["01"].startswith("controller")
+
+
+def test_a_finished_run_is_not_done_again(folder: Path) -> None:
+    before = _checkpoints(folder)
+    changed = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").iterdir()}
+    assert _reproduce(folder) == 0
+    assert _checkpoints(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in changed} == changed
+
+
+def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
+    path = folder / "checkpoints" / "controller-01.npz"
+    before, _ = storage.read_npz(path)
+    path.unlink()
+    assert _reproduce(folder) == 0
+    after, _ = storage.read_npz(path)
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models"
+    command = ["--preset", "smoke", "--run", str(folder), "--out", str(out)]
+    assert main(["export", "car_racing", *command]) == 0
+    assert verify(out, "car_racing") == []
+    assert (out / "car_racing" / "contact_sheet.png").exists()
+    scores = []
+    for index in range(2):
+        file = tmp_path / f"{index}.json"
+        arguments = ["--env", "real", "--frames", "fast", "--episodes", "3", "--seed", "5"]
+        files = ["--models", str(out), "--json", str(file), "--workers", str(index + 1)]
+        assert main(["evaluate", "car_racing", *arguments, *files]) == 0
+        scores.append(json.loads(file.read_text()))
+    assert scores[0]["returns"] == scores[1]["returns"]
+    assert scores[0]["episodes"] == 3 and len(set(scores[0]["returns"])) > 1
+    assert scores[0]["env"]["id"] == "CarRacing-v3" and scores[0]["env"]["frames"] == "fast"
