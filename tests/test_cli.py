@@ -132,7 +132,7 @@ def test_flags_may_stand_before_the_task(capsys: Capture, run: Path) -> None:
         (("train-memory",), "rollouts/00: holds no episodes"),
         (("train-controller",), "holds no checkpoint of the vision model; train it first"),
         (("train-controller", "--env", "real"), "holds no checkpoint of the vision model"),
-        (("collect", "--policy", "controller"), "exports"),
+        (("collect", "--policy", "controller"), "no controller to collect with"),
         (("export",), "holds no checkpoint"),
     ],
 )

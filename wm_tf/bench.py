@@ -173,19 +173,14 @@ def _plain_vision(latent_size: int) -> Any:
     import keras
 
     from wm_tf.models import Vision
-    from wm_tf.models.vision import SubpixelConv2DTranspose
 
-    model = Vision(latent_size)
-    layers = [
-        keras.layers.Conv2DTranspose(
-            layer.filters, layer.kernel_size, 2, activation=layer.activation
-        )
-        if isinstance(layer, SubpixelConv2DTranspose)
-        else layer
-        for layer in model.decoder.layers
-    ]
-    model.decoder = keras.Sequential([keras.Input((latent_size,)), *layers], name="decoder")
-    return model
+    class PlainVision(Vision):
+        def transposed_convolution(
+            self, channels: int, size: int, activation: str
+        ) -> keras.layers.Layer:
+            return keras.layers.Conv2DTranspose(channels, size, 2, activation=activation)
+
+    return PlainVision(latent_size)
 
 
 def _print(lines: list[Comparison]) -> None:

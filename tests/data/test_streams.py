@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from wm_tf.config import MemoryConfig, VisionConfig, get_task
+from wm_tf.config import MemoryConfig, Task, VisionConfig, get_task
 from wm_tf.data import streams
-from wm_tf.data.episodes import Episode, episode_path, write_episode
+from wm_tf.data.episodes import Episode, episode_path, read_episode, write_episode
 from wm_tf.data.latents import LatentEpisode, read_latents, write_latents
 from wm_tf.data.streams import cut_sequences, damage_in, frame_batches, sequence_batches
 from wm_tf.errors import DamagedFile
@@ -60,6 +61,24 @@ def test_every_frame_comes_once_per_epoch(
     in_batches = colours(episodes, batch_size=5)
     assert [len(batch) for batch in in_batches] == [5] * 6  # 33 frames: three are left out
     assert len({tuple(row) for row in np.concatenate(in_batches).tolist()}) == 30
+
+
+def test_frames_left_out_by_the_stride_are_not_kept(
+    episodes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def reading(path: Path, task: Task) -> Episode:
+        kept = [frames for frames in read if frames() is not None]
+        assert len(kept) <= 1, "earlier episodes are still in memory"  # the last may be in use
+        episode = read_episode(path, task)
+        memory = episode.frames if episode.frames.base is None else episode.frames.base
+        read.append(weakref.ref(memory))
+        return episode
+
+    monkeypatch.setattr(streams, "read_episode", reading)
+    assert len(colours(episodes, frame_stride=3)) == sum(FRAMES) // 3
+    assert len(read) == len(FRAMES)
 
 
 def test_batches_are_frames_as_they_are(episodes: list[Path]) -> None:

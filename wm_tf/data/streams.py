@@ -48,7 +48,8 @@ def frame_batches(
         for index in random.permutation(len(paths)):
             episode = read_episode(paths[index], task)
             offset = random.integers(config.frame_stride)
-            pool.append(episode.frames[offset :: config.frame_stride])
+            # A copy, because a view would keep the whole episode in memory.
+            pool.append(episode.frames[offset :: config.frame_stride].copy())
             if sum(map(len, pool)) >= FRAME_POOL:
                 pool = [(yield from _cut(_shuffled(pool, random), config.batch_size))]
         if pool:

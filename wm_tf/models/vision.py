@@ -156,8 +156,8 @@ class Vision(keras.Model):
                 keras.layers.Dense(_DECODER_WIDTH, dtype=policy),
                 keras.layers.Reshape((1, 1, _DECODER_WIDTH), dtype=policy),
                 *(
-                    SubpixelConv2DTranspose(
-                        channels, size, "linear" if index == last else "relu", dtype=policy
+                    self.transposed_convolution(
+                        channels, size, "linear" if index == last else "relu"
                     )
                     for index, (channels, size) in enumerate(_DECODER_CHANNELS_AND_KERNELS)
                 ),
@@ -171,6 +171,12 @@ class Vision(keras.Model):
         self.reconstruction_metric = keras.metrics.Mean(name="reconstruction")
         self.kl_metric = keras.metrics.Mean(name="kl")
         self.built = True
+
+    def transposed_convolution(
+        self, channels: int, size: int, activation: str
+    ) -> keras.layers.Layer:
+        """A layer of the decoder: stride 2, no padding."""
+        return SubpixelConv2DTranspose(channels, size, activation, dtype=self.dtype_policy)
 
     def encode(self, frame: Any) -> tuple[Any, Any]:
         """Frames, uint8 [B, 64, 64, 3], to the latent's (mean, log_variance), each [B, Z]."""
