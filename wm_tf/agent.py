@@ -31,7 +31,7 @@ from wm_tf.quiet import import_tensorflow
 if TYPE_CHECKING:
     from wm_tf.models import Memory, Vision
 
-ROLLOUTS = 8
+ROLLOUTS = 16
 """Rollouts in a chunk, and rows in a network's batch."""
 
 

@@ -78,8 +78,7 @@ class Collect(_Stage):
     hyper: tyro.conf.OmitArgPrefixes[CollectConfig] = field(default_factory=CollectConfig)
 
     def __call__(self) -> None:
-        import_tensorflow()
-        from wm_tf.pipeline.stages import collect_round
+        from wm_tf.pipeline.gathering import collect_round
 
         with _executor(self.workers) as executor:
             _show(collect_round(self.open(), executor, self.round, self.hyper))

@@ -9,7 +9,7 @@ import numpy as np
 
 from wm_tf import storage
 from wm_tf.errors import UserError
-from wm_tf.pipeline.run import Run
+from wm_tf.pipeline.run import Run, Values
 
 if TYPE_CHECKING:
     from wm_tf.models import Memory, Vision
@@ -94,3 +94,11 @@ def best_of_round(run: Run, round_index: int) -> Evolved:
     if not made:
         raise UserError(f"{run.folder}: round {round_index} has no controller; train it first")
     return max(made, key=lambda found: found.selection)
+
+
+def networks(run: Run, round_index: int) -> Values:
+    """Which V and M a round has."""
+    return {
+        model: storage.stamp(run.required_checkpoint(model, round_index))
+        for model in ("vision", "memory")
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from wm_tf.pipeline.checkpoints import (
     load_vision,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part
-from wm_tf.pipeline.run import Run, Values
+from wm_tf.pipeline.run import Run, Values, array_digest
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 from wm_tf.serving.export import export
@@ -98,7 +97,6 @@ def exported_sources(run: Run) -> Values | None:
 
 def controller_of(models: Path, task: str) -> np.ndarray:
     """The parameters of the controller in a folder of models."""
-
     _, _, controller = load_keras(models, task)
     if controller is None:
         raise UserError(f"{models}: there is no controller of {task} in these models")
@@ -136,7 +134,6 @@ def _export(
     controller: np.ndarray | None,
     assets: Mapping[str, bytes],
 ) -> Path:
-
     task = run.config.task
     memory = load_memory(run, round_index)
     stages = run.config.round(round_index)
@@ -175,12 +172,6 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
 
 
 def _starts(run: Run, memory: Memory, round_index: int) -> InitialLatents:
-
     latents = encode_rounds(run, round_index)
     random = seeding.generator(run.config.seed, Purpose.MEMORY, round_index, 1)
     return choose_starts(memory, latents, run.config.task, count=START_MOMENTS, random=random)
-
-
-def array_digest(array: np.ndarray) -> str:
-    """A checksum that names parameters."""
-    return hashlib.sha256(array.astype(np.float64).tobytes()).hexdigest()

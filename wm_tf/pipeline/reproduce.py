@@ -16,8 +16,9 @@ from wm_tf.pipeline.exports import (
     export_round,
     selections,
 )
+from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
-from wm_tf.pipeline.stages import collect_round, controller_round, memory_round, vision_round
+from wm_tf.pipeline.stages import controller_round, memory_round, vision_round
 
 
 def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> None:

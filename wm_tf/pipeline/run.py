@@ -15,11 +15,15 @@ anew.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wm_tf import storage
 from wm_tf.config import Config
@@ -189,3 +193,15 @@ class Run:
             return all(storage.stamp(self.folder / name) == stamp for name, stamp in files.items())
         except DamagedFile:
             return False
+
+
+def identity(config: Any, goal: str) -> Values:
+    """A config without the field that only says how far to go."""
+    values = dataclasses.asdict(config)
+    del values[goal]
+    return values
+
+
+def array_digest(array: np.ndarray) -> str:
+    """A checksum that names parameters."""
+    return hashlib.sha256(array.astype(np.float64).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The stages of a run, each for one round.
+"""The stages of a run that train, each for one round (`gathering` has the one that plays).
 
 Every stage reads what the stages before it wrote and is skipped when its result is there and still
 belongs to its inputs (see `wm_tf.pipeline.run`).
@@ -6,28 +6,23 @@ belongs to its inputs (see `wm_tf.pipeline.run`).
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wm_tf import seeding, storage
-from wm_tf.collect import collect
-from wm_tf.config import CollectConfig, ControllerConfig, MemoryConfig, VisionConfig
-from wm_tf.data.episodes import episode_path
+from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
 from wm_tf.dream.population import PopulationRollout
-from wm_tf.errors import UserError
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, select_score
 from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_controller, last_parameters
+from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_parameters, networks
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
-from wm_tf.pipeline.exports import array_digest, export_round, exported_models
-from wm_tf.pipeline.run import Run, Values
+from wm_tf.pipeline.exports import export_round, exported_models
+from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
@@ -39,123 +34,34 @@ from wm_tf.training.memory import make_memory, train_memory
 from wm_tf.training.vision import make_vision, train_vision
 
 
-def collect_round(run: Run, executor: Executor, round_index: int, config: CollectConfig) -> Values:
-    """Gathers a round's episodes.
-
-    The controller's are driven in turn by the best and by the last mean of the round before: the
-    first drives well, the second shows M where the dream was wrong.
-    """
-    task, folder = run.config.task, run.rollouts(round_index)
-    inputs = {**_identity(config, "episodes"), "seed": run.config.seed}
-    made, drivers = None, []
-    if config.policy == "controller":
-        made = last_controller(run, round_index, "dream")
-        if made is None:
-            raise UserError(f"{run.folder}: there is no controller to collect with; train one")
-        drivers = [made.parameters, made.last]
-        inputs["networks"] = _networks(run, made.round_index)
-        inputs["drivers"] = [array_digest(driver) for driver in drivers]
-
-    def work() -> tuple[list[Path], Values]:
-        models = None
-        if made is not None:
-            export_round(run, made.round_index, made.parameters)
-            models = exported_models(run)
-        outcomes = collect(
-            executor,
-            task,
-            folder,
-            config,
-            seed=run.config.seed,
-            round_index=round_index,
-            models=models,
-            controllers=drivers,
-        )
-        files = [episode_path(folder, index) for index in range(config.episodes)]
-        if not outcomes:
-            return files, {}
-        return files, {
-            "mean_return": float(np.mean([outcome.total for outcome in outcomes])),
-            "steps": sum(outcome.steps for outcome in outcomes),
-        }
-
-    return run.stage(
-        "collect",
-        round_index,
-        inputs,
-        work,
-        goal=config.episodes,
-        partial=[
-            path
-            for place in (folder, run.latents(round_index))
-            for path in place.glob("episode-*.npz")
-        ],
-    )
-
-
 def vision_round(run: Run, round_index: int, config: VisionConfig) -> Values:
     """Trains V on all episodes so far, going on from the round before."""
-
     if config.epochs == 0:
         return {}
     task, seed = run.config.task, run.config.seed
     episodes = run.episodes(round_index)
-    places, before = _places(run, "vision", round_index)
-    vision = make_vision(task, config, seed)
 
-    def work() -> tuple[list[Path], Values]:
-        train_vision(
-            vision,
-            training_part(episodes),
-            task,
-            config,
-            places,
-            seed=seed,
-            epochs=before + config.epochs,
-        )
-        checkpoint.restore(places.checkpoint, vision)
-        return [places.checkpoint], measure_vision(vision, held_out_part(episodes), task)
+    def train(places: Places, epochs: int) -> Values:
+        vision = make_vision(task, config, seed)
+        data = training_part(episodes)
+        train_vision(vision, data, task, config, places, seed=seed, epochs=epochs)
+        return measure_vision(vision, held_out_part(episodes), task)
 
-    return run.stage(
-        "vision",
-        round_index,
-        _training_inputs(run, config, places, episodes),
-        work,
-        goal=config.epochs,
-        partial=[places.checkpoint],
-    )
+    return _training_stage(run, "vision", round_index, config, episodes, train)
 
 
 def memory_round(run: Run, round_index: int, config: MemoryConfig) -> Values:
     """Trains M on all episodes so far, going on from the round before."""
-
     task, seed = run.config.task, run.config.seed
     latents = encode_rounds(run, round_index)
-    places, before = _places(run, "memory", round_index)
-    memory = make_memory(task, config, seed)
 
-    def work() -> tuple[list[Path], Values]:
-        train_memory(
-            memory,
-            training_part(latents),
-            task,
-            config,
-            places,
-            seed=seed,
-            epochs=before + config.epochs,
-        )
-        checkpoint.restore(places.checkpoint, memory)
-        measured = measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
-        return [places.checkpoint], measured
+    def train(places: Places, epochs: int) -> Values:
+        memory = make_memory(task, config, seed)
+        data = training_part(latents)
+        train_memory(memory, data, task, config, places, seed=seed, epochs=epochs)
+        return measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
 
-    return run.stage(
-        "memory",
-        round_index,
-        _training_inputs(run, config, places, latents),
-        work,
-        goal=config.epochs,
-        partial=[places.checkpoint],
-    )
+    return _training_stage(run, "memory", round_index, config, latents, train)
 
 
 def controller_round(
@@ -173,7 +79,6 @@ def controller_round(
       env: where the fitness comes from.
       initial: parameters [N] to begin with; None: the run's last controller, or zeros.
     """
-
     task, seed = run.config.task, run.config.seed
     name = CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
@@ -182,10 +87,10 @@ def controller_round(
     if initial is None:
         initial = np.zeros(task.controller_parameters)
     inputs = {
-        **_identity(config, "generations"),
+        **identity(config, "generations"),
         "env": env,
         "initial": array_digest(initial),
-        "networks": _networks(run, round_index),
+        "networks": networks(run, round_index),
         "seed": seed,
     }
 
@@ -235,39 +140,37 @@ def _fitness(
     )
 
 
-def _networks(run: Run, round_index: int) -> Values:
-    """Which V and M a round has."""
-    return {
-        model: storage.stamp(run.required_checkpoint(model, round_index))
-        for model in ("vision", "memory")
-    }
+def _training_stage(
+    run: Run,
+    model: str,
+    round_index: int,
+    config: VisionConfig | MemoryConfig,
+    data: Sequence[Path],
+    train: Callable[[Places, int], Values],
+) -> Values:
+    """A stage that trains a model on `data`, on from its checkpoint of the rounds before.
 
-
-def _places(run: Run, model: str, round_index: int) -> tuple[Places, int]:
-    """(where a training writes and goes on from, epochs of the rounds before)."""
-
+    Args:
+      train: trains up to a number of epochs in total, and returns held-out figures.
+    """
     start = run.last_checkpoint(model, round_index - 1)
     before = 0 if start is None else int(checkpoint.facts(start)["epochs"])
     path = run.checkpoint(model, round_index)
-    return Places(path, run.logs(model, round_index), start), before
-
-
-def _training_inputs(
-    run: Run, config: VisionConfig | MemoryConfig, places: Places, data: Sequence[Path]
-) -> Values:
-    return {
-        **_identity(config, "epochs"),
+    places = Places(path, run.logs(model, round_index), start)
+    inputs = {
+        **identity(config, "epochs"),
         "data": hashlib.sha256("".join(map(storage.stamp, data)).encode()).hexdigest(),
         "seed": run.config.seed,
-        "start": None if places.start is None else storage.stamp(places.start),
+        "start": None if start is None else storage.stamp(start),
     }
-
-
-def _identity(config: Any, goal: str) -> Values:
-    """A config without the field that only says how far to go."""
-    values = dataclasses.asdict(config)
-    del values[goal]
-    return values
+    return run.stage(
+        model,
+        round_index,
+        inputs,
+        lambda: ([path], train(places, before + config.epochs)),
+        goal=config.epochs,
+        partial=[path],
+    )
 
 
 def _round_seed(run: Run, purpose: Purpose, round_index: int) -> int:

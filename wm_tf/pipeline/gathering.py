@@ -1,0 +1,71 @@
+"""The stage that plays: a round's episodes. The random policy's need no TensorFlow."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+
+from wm_tf.collect import collect
+from wm_tf.config import CollectConfig
+from wm_tf.data.episodes import episode_path
+from wm_tf.errors import UserError
+from wm_tf.pipeline.checkpoints import last_controller, networks
+from wm_tf.pipeline.run import Run, Values, array_digest, identity
+
+
+def collect_round(run: Run, executor: Executor, round_index: int, config: CollectConfig) -> Values:
+    """Gathers a round's episodes.
+
+    The controller's are driven in turn by the best and by the last mean of the round before: the
+    first drives well, the second shows M where the dream was wrong.
+    """
+    task, folder = run.config.task, run.rollouts(round_index)
+    inputs = {**identity(config, "episodes"), "seed": run.config.seed}
+    made, drivers = None, []
+    if config.policy == "controller":
+        made = last_controller(run, round_index, "dream")
+        if made is None:
+            raise UserError(f"{run.folder}: there is no controller to collect with; train one")
+        drivers = [made.parameters, made.last]
+        inputs["networks"] = networks(run, made.round_index)
+        inputs["drivers"] = [array_digest(driver) for driver in drivers]
+
+    def work() -> tuple[list[Path], Values]:
+        models = None
+        if made is not None:
+            from wm_tf.pipeline.exports import export_round, exported_models
+
+            export_round(run, made.round_index, made.parameters)
+            models = exported_models(run)
+        outcomes = collect(
+            executor,
+            task,
+            folder,
+            config,
+            seed=run.config.seed,
+            round_index=round_index,
+            models=models,
+            controllers=drivers,
+        )
+        files = [episode_path(folder, index) for index in range(config.episodes)]
+        if not outcomes:
+            return files, {}
+        return files, {
+            "mean_return": float(np.mean([outcome.total for outcome in outcomes])),
+            "steps": sum(outcome.steps for outcome in outcomes),
+        }
+
+    return run.stage(
+        "collect",
+        round_index,
+        inputs,
+        work,
+        goal=config.episodes,
+        partial=[
+            path
+            for place in (folder, run.latents(round_index))
+            for path in place.glob("episode-*.npz")
+        ],
+    )
