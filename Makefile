@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	then echo $$python; break; fi; done)
 BIN := .venv/bin
 
-.PHONY: play test train bench lint clean
+.PHONY: play test slow faults train bench lint clean
 
 play: .venv/installed
 	@if [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
@@ -19,6 +19,12 @@ play: .venv/installed
 test: .venv/installed-test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+slow: .venv/installed-test .venv/installed-serve
+	$(BIN)/python -m pytest -m slow
+
+faults: .venv/installed-test .venv/installed-distributed
+	$(BIN)/python -m pytest tests/faults
 
 train: .venv/installed
 	$(BIN)/python -m wm_tf reproduce $(TASK)

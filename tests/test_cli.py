@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,7 +46,16 @@ def refused_in_a_line(capsys: Capture, *arguments: str | Path) -> str:
     return line
 
 
-ON_A_TASK = [name for name in cli.COMMANDS if name != "bench"]
+def commands_with(argument: str) -> list[str]:
+    return [
+        name
+        for name, command in cli.COMMANDS.items()
+        if any(field.name == argument for field in dataclasses.fields(command))
+    ]
+
+
+ON_A_TASK = commands_with("task")
+ON_A_RUN = commands_with("run")
 
 
 def test_an_unknown_command_is_refused(capsys: Capture) -> None:
@@ -53,7 +65,7 @@ def test_an_unknown_command_is_refused(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("command", ON_A_TASK)
 def test_an_unknown_task_is_refused(capsys: Capture, command: str, tmp_path: Path) -> None:
-    place = ("--models", tmp_path) if command == "evaluate" else ("--run", tmp_path)
+    place = ("--run" if command in ON_A_RUN else "--models", tmp_path)
     message = refused_in_a_line(capsys, command, "car_rowing", *place)
     assert "unknown task 'car_rowing': expected one of car_racing, take_cover" in message
 
@@ -63,7 +75,7 @@ def test_a_missing_task_is_refused(capsys: Capture, command: str) -> None:
     assert "car_racing or take_cover" in refused(capsys, command)
 
 
-@pytest.mark.parametrize("command", [name for name in ON_A_TASK if name != "evaluate"])
+@pytest.mark.parametrize("command", commands_with("preset"))
 def test_an_unknown_preset_is_refused(capsys: Capture, command: str, run: Path) -> None:
     message = refused(capsys, command, "car_racing", "--run", run, "--preset", "laptop")
     assert "laptop" in message
@@ -109,6 +121,16 @@ def test_a_number_that_cannot_be_used_is_refused(
     assert f"got {float(value):g}" in message.replace(".0", "")
 
 
+@pytest.mark.parametrize("flags", [("--executor", "dask"), ("--scheduler", "tcp://here:8786")])
+@pytest.mark.parametrize("command", ["collect", "train-controller", "evaluate", "reproduce"])
+def test_half_a_cluster_is_refused(
+    capsys: Capture, tmp_path: Path, command: str, flags: tuple[str, str]
+) -> None:
+    place = ("--models", tmp_path) if command == "evaluate" else ("--run", tmp_path)
+    message = refused_in_a_line(capsys, command, "car_racing", *place, *flags)
+    assert "--executor dask and --scheduler ADDRESS: expected both or neither" in message
+
+
 @pytest.mark.parametrize("episodes", ["0", "-5"])
 def test_evaluating_no_episodes_is_refused(
     capsys: Capture, saved_models: Path, episodes: str
@@ -117,6 +139,26 @@ def test_evaluating_no_episodes_is_refused(
         capsys, "evaluate", "car_racing", "--models", saved_models, "--episodes", episodes
     )
     assert f"at least 1, got {episodes}" in message or f"above 0, got {episodes}" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [
+        (("serve",), "kserve", "serve"),
+        (("export-data", "car_racing"), "minari", "data"),
+        (("import-data", "car_racing"), "minari", "data"),
+    ],
+)
+def test_a_command_without_its_extra_is_refused(
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    module: str,
+    extra: str,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = refused_in_a_line(capsys, *arguments)
+    assert message == f"wm_tf: {module} is not installed: pip install -e '.[{extra}]'"
 
 
 def test_flags_may_stand_before_the_task(capsys: Capture, run: Path) -> None:
@@ -193,6 +235,45 @@ def test_a_wrong_checksum_is_refused(capsys: Capture, altered_models: Callable[.
     storage.write_bytes(latents, latents.read_bytes() + b"x")
     message = refused_in_a_line(capsys, *EVALUATE, models, "--env", "dream")
     assert "initial_latents.npz" in message
+
+
+def test_sound_models_are_verified(capsys: Capture, saved_models: Path) -> None:
+    assert cli.main(["verify", str(saved_models)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"car_racing {part}: OK" for part in ("files", "vision", "memory", "controller")
+    ]
+
+
+def test_what_is_wrong_with_models_is_told(
+    capsys: Capture, altered_models: Callable[..., Path]
+) -> None:
+    models = altered_models()
+    for name in ("README.md", "golden.npz"):
+        (models / "car_racing" / name).unlink()
+    assert cli.main(["verify", str(models)]) == 2
+    captured = capsys.readouterr()
+    for line, name in zip(captured.out.splitlines(), ("README.md", "golden.npz"), strict=True):
+        assert (
+            line == f"car_racing files: {models / 'car_racing' / name}: no such file (the "
+            "folder is incomplete)"
+        )
+    assert captured.err == f"wm_tf: {models}: 2 findings\n"
+
+
+def test_info_shows_models_and_scores(capsys: Capture, altered_models: Callable[..., Path]) -> None:
+    command = "python -m wm_tf evaluate car_racing --env real --frames fast --episodes 48 --seed 7"
+    score = {
+        "env": "real", "frames": "fast", "seed": 7, "episodes": 48, "mean": 678.3, "std": 192.7,
+        "se": 28.1, "command": command,
+    }  # fmt: skip
+    for scores, expected in (([], "have not been scored"), ([score], command)):
+        models = altered_models(scores=scores)
+        assert cli.main(["info", "car_racing", "--models", str(models)]) == 0
+        shown = capsys.readouterr().out
+        assert expected in shown
+        assert all(text in shown for text in ("step, dream", "CarRacing-v3 0", "hidden size 256"))
+        assert ("678.3 +/- 192.7" in shown) == ("28.1" in shown) == bool(scores)
+        shutil.rmtree(models)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from wm_tf.errors import DamagedFile, RunFailed
 from wm_tf.storage import (
+    append_line,
     read_json,
+    read_metadata,
     read_npz,
     remove_leftovers,
     sha256,
@@ -319,6 +321,23 @@ def test_two_threads_write_the_same_file(tmp_path):
         for future in [executor.submit(write_json, path, {"n": n}) for n in range(40)]:
             future.result()
     assert read_json(path)["n"] in range(40)
+
+
+def test_lines_are_added(tmp_path):
+    for line in ("one", "two"):
+        append_line(tmp_path / "log", line)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    with pytest.raises(RunFailed, match=f"cannot write {tmp_path}: Is a directory"):
+        append_line(tmp_path, "three")
+
+
+def test_metadata_are_those_of_a_whole_file(tmp_path):
+    path = tmp_path / "data.npz"
+    write_npz(path, ARRAYS, CONTENT)
+    assert read_metadata(path) == CONTENT
+    path.write_bytes(path.read_bytes().replace(b"frames", b"flames"))
+    with pytest.raises(DamagedFile, match=r"data\.npz"):
+        read_metadata(path)
 
 
 def test_bytes_replace_a_file(tmp_path):

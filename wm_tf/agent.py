@@ -12,7 +12,9 @@ returned by M's step on (z_{t-1}, a_{t-1}).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +27,7 @@ from wm_tf import seeding
 from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.envs import task_module
-from wm_tf.errors import RunFailed, UserError
+from wm_tf.errors import UserError
 from wm_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ ROLLOUTS = 16
 @dataclass(frozen=True)
 class ModelsAt:
     """Which models a worker shall use: a folder as `wm_tf.serving.load_keras` takes it, and the
-    checksum of the manifest that was meant, so that a worker loads anew what has changed."""
+    checksum of the manifest that was meant, so that a worker loads anew what has changed and finds
+    what came to it another way (see `wm_tf.serving.parcel`)."""
 
     folder: Path
     checksum: str
@@ -91,6 +94,14 @@ class Outcome:
     steps: int
     terminated: bool
     truncated: bool
+
+
+def chunk_size(rollouts: int, executor: Executor, most: int = ROLLOUTS) -> int:
+    """Rollouts for each chunk: `most`, or fewer where the executor has workers for more chunks.
+
+    What a rollout gives does not depend on it; a network's call for fewer costs as much.
+    """
+    return min(most, math.ceil(rollouts / getattr(executor, "workers", 1)) or 1)
 
 
 def chunks(rollouts: Sequence[Rollout], size: int = ROLLOUTS, **common: Any) -> list[Chunk]:
@@ -270,12 +281,10 @@ def _environments(task: str, official_frames: bool) -> list[gymnasium.Env]:
 def _models(models: ModelsAt, task: str) -> Any:
     """This process's models, loaded anew only when their checksum changes."""
     import_tensorflow()
-    from wm_tf.serving import manifest
+    from wm_tf.serving import parcel
     from wm_tf.serving.load import load_keras
 
-    if manifest.checksum(models.folder / task) != models.checksum:
-        raise RunFailed(f"{models.folder / task}: the models changed while they were used")
-    return load_keras(models.folder, task)
+    return load_keras(parcel.find(models.folder, task, models.checksum), task)
 
 
 @lru_cache(maxsize=1)

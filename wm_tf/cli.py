@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +31,7 @@ from wm_tf.config import (
 )
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.execution import LocalExecutor
+from wm_tf.extras import require
 from wm_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ CHUNK_TIMEOUT = 1800.0
 """Seconds after which a chunk's worker is taken for hung."""
 
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="TASK", metavar="TASK")]
+ModelsFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[MODELS]")]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,34 @@ class _Training:
         return Run.open(folder, config, self.skip_corrupt)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Playing:
+    """What every command takes whose work is spread over processes."""
+
+    workers: int = 2
+    """Processes of this machine that play."""
+    executor: Literal["local", "dask"] = "local"
+    """Where they play: on this machine, or on the workers of a Dask cluster."""
+    scheduler: str | None = None
+    """Address of the Dask cluster's scheduler, such as tcp://head:8786."""
+
+    @contextlib.contextmanager
+    def players(self) -> Iterator[Executor]:
+        """The executor that the flags ask for."""
+        if self.workers < 1:
+            raise UserError(f"--workers: expected at least 1, got {self.workers}")
+        if (self.executor == "dask") != (self.scheduler is not None):
+            raise UserError("--executor dask and --scheduler ADDRESS: expected both or neither")
+        if self.scheduler is None:
+            with LocalExecutor(self.workers, CHUNK_TIMEOUT) as local:
+                yield local
+        else:
+            from wm_tf.cluster import dask
+
+            with dask(self.scheduler, CHUNK_TIMEOUT) as remote:
+                yield remote
+
+
 @dataclass(frozen=True)
 class _Stage(_Training):
     round: int = 0
@@ -70,22 +102,26 @@ class _Stage(_Training):
 
 
 @dataclass(frozen=True)
-class Collect(_Stage):
+class Collect(_Playing, _Stage):
     """Gather episodes in the real environment."""
 
-    workers: int = 2
-    """Processes."""
     hyper: tyro.conf.OmitArgPrefixes[CollectConfig] = field(default_factory=CollectConfig)
 
     def __call__(self) -> None:
         from wm_tf.pipeline.gathering import collect_round
 
-        with _executor(self.workers) as executor:
+        with self.players() as executor:
             _show(collect_round(self.open(), executor, self.round, self.hyper))
 
 
 @dataclass(frozen=True)
-class TrainVision(_Stage):
+class _Fitting(_Stage):
+    devices: int = 1
+    """GPUs of this machine that share each batch."""
+
+
+@dataclass(frozen=True)
+class TrainVision(_Fitting):
     """Train V on the episodes."""
 
     hyper: tyro.conf.OmitArgPrefixes[VisionConfig] = field(default_factory=VisionConfig)
@@ -94,7 +130,7 @@ class TrainVision(_Stage):
         import_tensorflow()
         from wm_tf.pipeline.stages import vision_round
 
-        _show(vision_round(self.open(), self.round, self.hyper))
+        _show(vision_round(self.open(), self.round, self.hyper, self.devices))
 
 
 @dataclass(frozen=True)
@@ -109,7 +145,7 @@ class Encode(_Stage):
 
 
 @dataclass(frozen=True)
-class TrainMemory(_Stage):
+class TrainMemory(_Fitting):
     """Train M on the encoded episodes, and export V and M."""
 
     hyper: tyro.conf.OmitArgPrefixes[MemoryConfig] = field(default_factory=MemoryConfig)
@@ -121,20 +157,18 @@ class TrainMemory(_Stage):
         from wm_tf.pipeline.stages import memory_round
 
         run = self.open()
-        _show(memory_round(run, self.round, self.hyper))
+        _show(memory_round(run, self.round, self.hyper, self.devices))
         export_round(run, self.round, last_parameters(run, self.round, "dream"))
 
 
 @dataclass(frozen=True)
-class TrainController(_Stage):
+class TrainController(_Playing, _Stage):
     """Evolve C by CMA-ES, in the dream or in the real environment."""
 
     env: Literal["dream", "real"] = "dream"
     """Where the fitness comes from."""
     init: Path | None = None
     """Models whose controller to begin with (default: the run's last controller, or zeros)."""
-    workers: int = 2
-    """Processes that play real rollouts."""
     hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
 
     def __call__(self) -> None:
@@ -145,7 +179,7 @@ class TrainController(_Stage):
 
         run = self.open()
         initial = None if self.init is None else controller_of(self.init, self.task)
-        with _executor(self.workers) as executor:
+        with self.players() as executor:
             controller_round(run, executor, self.round, self.hyper, env=self.env, initial=initial)
         export_round(run, self.round, best_of_round(run, self.round).parameters)
 
@@ -154,18 +188,27 @@ class TrainController(_Stage):
 class Export(_Training):
     """Publish the run's best models as SavedModels with manifest and model card."""
 
-    out: Path = Path("saved_models")
-    """Folder that holds the task's folder."""
+    out: Path | None = None
+    """Folder that holds the task's folder (default: saved_models, or tflite for that format)."""
+    format: Literal["savedmodel", "tflite"] = "savedmodel"
+    """tflite converts published SavedModels instead, and compares them."""
+    models: Path = Path("saved_models")
+    """SavedModels to convert to tflite."""
 
     def __call__(self) -> None:
         import_tensorflow()
         from wm_tf.pipeline.exports import publish
+        from wm_tf.serving.lite import convert, print_converted
 
-        print(publish(self.open(), self.out))
+        out = self.out or Path("tflite" if self.format == "tflite" else "saved_models")
+        if self.format == "tflite":
+            print_converted(convert(self.models, self.task, out))
+        else:
+            print(publish(self.open(), out))
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(_Playing):
     """Score a controller on fresh seeds."""
 
     task: TaskName
@@ -182,8 +225,8 @@ class Evaluate:
     """How car_racing is drawn: by gymnasium, or by the fast renderer."""
     policy: Literal["controller", "random"] = "controller"
     """Who plays."""
-    workers: int = 2
-    """Processes that play real episodes."""
+    temperature: float | None = None
+    """Of the dream (default: that of the models' manifest)."""
     json: Path | None = None
     """Where to write the result."""
 
@@ -195,7 +238,7 @@ class Evaluate:
                 raise UserError(
                     f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
                 )
-        with _executor(self.workers) as executor:
+        with self.players() as executor:
             result = evaluate(
                 executor,
                 self.task,
@@ -205,6 +248,7 @@ class Evaluate:
                 seed=self.seed,
                 frames=self.frames,
                 random=self.policy == "random",
+                temperature=self.temperature,
             )
         print_result(result)
         if self.json is not None:
@@ -212,20 +256,150 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Reproduce(_Training):
+class Verify:
+    """Check models: layout, checksums, signatures, shapes and numbers."""
+
+    models: ModelsFolder = Path("saved_models")
+    """Folder that holds the tasks' models."""
+
+    def __call__(self) -> None:
+        from wm_tf.serving.verify import verify_all
+
+        verify_all(self.models)
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what is in a task's models and where their scores come from."""
+
+    task: TaskName
+    """car_racing or take_cover."""
+    models: Path = Path("saved_models")
+    """Folder that holds the task's models."""
+
+    def __call__(self) -> None:
+        from wm_tf.serving.info import info, print_info
+
+        print_info(info(self.models, self.task))
+
+
+@dataclass(frozen=True)
+class Renew:
+    """Renew what depends on the models: golden outputs, GIFs, cards and the README's scores."""
+
+    models: ModelsFolder = Path("saved_models")
+    """Folder that holds the tasks' models."""
+    scores: tuple[Path, ...] = ()
+    """Files of evaluate --json, which replace the scores of their tasks."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from wm_tf.renew import renew
+
+        renew(self.models, self.scores)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve the models over HTTP, by TensorFlow Serving's and by the Open Inference Protocol."""
+
+    models: Path = Path("saved_models")
+    """Folder that holds the tasks' models."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine alone."""
+    port: int = 8501
+    """0 takes one that is free."""
+
+    def __call__(self) -> None:
+        require("kserve", "serve")
+        import_tensorflow()
+        from wm_tf.serving.server import serve
+
+        serve(self.models, self.host, self.port)
+
+
+@dataclass(frozen=True)
+class Sweep(_Playing, _Training):
+    """Evolve controllers in dreams of several temperatures and score them (the paper's table 2)."""
+
+    round: int | None = None
+    """Of the V and M to use (default: the run's last)."""
+    temperatures: tuple[float, ...] = (0.5, 1.0, 1.15, 1.3)
+    """Of the dreams."""
+    episodes: int = 100
+    """Of each score."""
+    hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from wm_tf.pipeline.sweep import sweep
+
+        run = self.open()
+        with self.players() as executor:
+            sweep(
+                run,
+                executor,
+                run.rounds() - 1 if self.round is None else self.round,
+                self.hyper,
+                temperatures=self.temperatures,
+                episodes=self.episodes,
+            )
+
+
+@dataclass(frozen=True)
+class Reproduce(_Playing, _Training):
     """Run the whole procedure: collect, V, M, C, again and again."""
 
     iterations: int | None = None
     """Rounds (default: the preset's)."""
-    workers: int = 2
-    """Processes that play."""
 
     def __call__(self) -> None:
         import_tensorflow()
         from wm_tf.pipeline.reproduce import reproduce
 
-        with _executor(self.workers) as executor:
+        with self.players() as executor:
             reproduce(self.open(), executor, self.iterations)
+
+
+@dataclass(frozen=True)
+class ExportData:
+    """Write a run's episodes as a data set of another library."""
+
+    task: TaskName
+    """car_racing or take_cover."""
+    run: Path | None = None
+    """Folder of the run (default: runs/TASK)."""
+    format: Literal["minari"] = "minari"
+    """The other library."""
+    out: Path | None = None
+    """The data set's folder, NAME-vVERSION (default: datasets/TASK-v0)."""
+    skip_corrupt: bool = False
+    """Leave damaged episodes out, and count them, instead of stopping at the first."""
+
+    def __call__(self) -> None:
+        require("minari", "data")
+        from wm_tf.pipeline.minari_data import export_data
+
+        task = get_task(self.task)
+        run = self.run or Path("runs") / task.name
+        out = self.out or Path("datasets") / f"{task.name}-v0"
+        print(export_data(run, task, out, self.skip_corrupt))
+
+
+@dataclass(frozen=True)
+class ImportData(_Stage):
+    """Take the episodes of such a data set into a round of a run that has none."""
+
+    data: Path | None = None
+    """The data set's folder (default: datasets/TASK-v0)."""
+
+    def __call__(self) -> None:
+        require("minari", "data")
+        from wm_tf.pipeline.minari_data import import_data
+
+        data = self.data or Path("datasets") / f"{self.task}-v0"
+        run = self.open()
+        _show({"episodes": import_data(data, run.config.task, run.rollouts(self.round))})
 
 
 @dataclass(frozen=True)
@@ -241,7 +415,7 @@ class Bench:
         bench(self.json)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, type] = {
     "collect": Collect,
     "train-vision": TrainVision,
     "encode": Encode,
@@ -249,7 +423,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train-controller": TrainController,
     "export": Export,
     "evaluate": Evaluate,
+    "verify": Verify,
+    "info": Info,
+    "renew": Renew,
+    "serve": Serve,
     "reproduce": Reproduce,
+    "sweep": Sweep,
+    "export-data": ExportData,
+    "import-data": ImportData,
     "bench": Bench,
 }
 
@@ -258,6 +439,7 @@ _HYPER: dict[str, str] = {
     "train-vision": "vision",
     "train-memory": "memory",
     "train-controller": "controller",
+    "sweep": "controller",
 }
 """Which hyper-parameters of a round a command takes."""
 
@@ -288,7 +470,8 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         raise SystemExit(0)
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")
-    defaults: dict[str, Any] = {} if name == "bench" else {"task": tyro.MISSING}
+    takes_task = any(field.name == "task" for field in dataclasses.fields(COMMANDS[name]))
+    defaults: dict[str, Any] = {"task": tyro.MISSING} if takes_task else {}
     if name in _HYPER:
         defaults["hyper"] = getattr(_round(arguments[1:]), _HYPER[name])
     parsed: Callable[[], None] = tyro.cli(
@@ -321,14 +504,6 @@ def _show(figures: Mapping[str, Any]) -> None:
     for name, value in figures.items():
         if isinstance(value, int | float):
             print(f"{name.replace('_', ' ')}: {value:.6g}")
-
-
-@contextlib.contextmanager
-def _executor(workers: int) -> Iterator[LocalExecutor]:
-    if workers < 1:
-        raise UserError(f"--workers: expected at least 1, got {workers}")
-    with LocalExecutor(workers, timeout=CHUNK_TIMEOUT) as executor:
-        yield executor
 
 
 def _usage() -> str:

@@ -20,7 +20,7 @@ from wm_tf.execution import run_chunks
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 
-EPISODES_PER_CHUNK = 4
+EPISODES_PER_CHUNK = 8
 """Few, because a worker holds the frames of a whole chunk in memory."""
 
 
@@ -63,7 +63,7 @@ def collect(
     ]
     work = agent.chunks(
         missing,
-        EPISODES_PER_CHUNK,
+        agent.chunk_size(len(missing), executor, EPISODES_PER_CHUNK),
         task=task.name,
         max_steps=task.max_steps,
         models=models,

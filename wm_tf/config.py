@@ -40,6 +40,7 @@ class Task:
     max_steps: int  # time limit of the real environment
     steps_per_second: int
     later_starts: bool  # dreams also begin in the middle of real episodes
+    mortal: bool  # dreams end by M's end head (else only by their horizon)
     mixtures: int = 5  # K, Gaussians per latent dimension
 
     @property
@@ -70,6 +71,7 @@ TASKS: Mapping[str, Task] = {
             max_steps=1000,
             steps_per_second=50,
             later_starts=True,
+            mortal=False,
         ),
         Task(
             name="take_cover",
@@ -83,6 +85,7 @@ TASKS: Mapping[str, Task] = {
             max_steps=2100,
             steps_per_second=35,
             later_starts=False,
+            mortal=True,
         ),
     )
 }
@@ -293,6 +296,27 @@ _CAR_RACING_LATE = dataclasses.replace(
     ),
 )
 
+# Random play never holds a direction for long: the first controllers do, and die at the walls.
+_TAKE_COVER_EARLY = _round(
+    CollectConfig(episodes=100, policy="controller"),
+    VisionConfig(epochs=0),
+    MemoryConfig(epochs=2, batch_size=32),
+    ControllerConfig(
+        generations=20,
+        rollouts=8,
+        horizon=2100,
+        temperature=1.15,
+        selection_interval=10,
+        selection_episodes=32,
+    ),
+)
+_TAKE_COVER_LATE = dataclasses.replace(
+    _TAKE_COVER_EARLY,
+    collect=CollectConfig(episodes=200, policy="controller", noise=0.1),
+    memory=MemoryConfig(epochs=3, batch_size=32),
+    controller=dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=30),
+)
+
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
     ("car_racing", "paper"): (
         1,
@@ -340,22 +364,18 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
         ),
     ),
     ("take_cover", "desktop"): (
-        4,
+        8,
         (
             _round(
-                CollectConfig(episodes=1000),
-                VisionConfig(epochs=1, frame_stride=3),
-                MemoryConfig(epochs=6),
-                ControllerConfig(generations=60, rollouts=16, horizon=2100, temperature=1.15),
+                CollectConfig(episodes=2000),
+                VisionConfig(epochs=2, frame_stride=5, learning_rate=5e-4),
+                MemoryConfig(epochs=6, batch_size=32),
+                dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=14),
             ),
-            _round(
-                CollectConfig(episodes=200, policy="controller"),
-                VisionConfig(epochs=0),
-                MemoryConfig(epochs=2),
-                ControllerConfig(
-                    generations=30, rollouts=16, sigma=0.05, horizon=2100, temperature=1.15
-                ),
-            ),
+            _TAKE_COVER_EARLY,
+            _TAKE_COVER_EARLY,
+            _TAKE_COVER_EARLY,
+            _TAKE_COVER_LATE,
         ),
     ),
     ("take_cover", "smoke"): (2, (_SMOKE,)),

@@ -9,18 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wm_tf import agent, seeding, storage
 from wm_tf.config import Task, get_task
 from wm_tf.envs import task_module
+from wm_tf.errors import UserError
 from wm_tf.execution import run_chunks
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
+
+if TYPE_CHECKING:
+    from wm_tf.models import Controller, Memory
+    from wm_tf.serving.initial import InitialLatents
 
 DREAMS_PER_CALL = 16
 """Dreams rolled out together: fixed, because a network's result depends on the batch's size."""
@@ -38,6 +44,7 @@ def evaluate(
     seed: int,
     frames: Frames = "official",
     random: bool = False,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Plays episodes and sums them up.
 
@@ -49,11 +56,13 @@ def evaluate(
       episodes: how many.
       seed: of the episodes.
       frames: official or fast drawing (real environment).
-      random: score the task's random policy instead of the controller (real environment).
+      random: score the task's random policy instead of the controller.
+      temperature: of the dream; None: that of the manifest.
 
     Returns:
-      ``task``, ``env`` {name, id, version, frames}, ``episodes``, ``seed``, ``mean``, ``std``
-      (population), ``se`` (of the mean), ``min``, ``max``, ``returns``, ``lengths``, ``seconds``.
+      ``task``, ``env`` {name, id, version, frames}, ``policy``, ``episodes``, ``seed``, ``mean``,
+      ``std`` (population), ``se`` (of the mean), ``min``, ``max``, ``returns``, ``lengths``,
+      ``seconds``.
     """
     start = time.monotonic()
     facts = get_task(task)
@@ -62,16 +71,20 @@ def evaluate(
         returns, lengths = _play_real(executor, facts, located, episodes, seed, frames)
     else:
         folder = manifest.find_models(models, task)
-        returns, lengths = _play_dreams(facts, folder, episodes, seed)
+        play = _dream_randomly if random else _dream
+        dreams = _Dreams.of(facts, folder, temperature)
+        with Progress("evaluate", episodes, "dreams") as progress:
+            returns, lengths = play(dreams, episodes, seed, progress)
     environment = task_module(task).ENVIRONMENT
     described = {"name": env, "id": environment["id"], "version": environment["version"]}
     if env == "real":
         described["frames"] = frames
     else:
-        described["id"] = facts.dream
+        described |= {"id": facts.dream, "temperature": dreams.temperature}
     return {
         "task": task,
         "env": described,
+        "policy": "random" if random else "controller",
         "seed": seed,
         **summary(returns),
         "returns": [float(value) for value in returns],
@@ -111,6 +124,7 @@ def _play_real(
     rollouts = [agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)]
     chunks = agent.chunks(
         rollouts,
+        agent.chunk_size(episodes, executor),
         task=task.name,
         max_steps=task.max_steps,
         models=models,
@@ -126,38 +140,83 @@ def _play_real(
     return [outcome.total for outcome in ordered], [outcome.steps for outcome in ordered]
 
 
-def _play_dreams(
-    task: Task, folder: Path, episodes: int, seed: int
+@dataclass(frozen=True)
+class _Dreams:
+    """What dreams are made of."""
+
+    task: Task
+    folder: Path
+    memory: Memory
+    controller: Controller | None
+    starts: InitialLatents
+    end: manifest.EndRule
+    temperature: float
+
+    @classmethod
+    def of(cls, task: Task, folder: Path, temperature: float | None) -> _Dreams:
+        from wm_tf.dream.world import checked_temperature
+        from wm_tf.serving.initial import InitialLatents
+        from wm_tf.serving.load import load_keras
+
+        content = manifest.read(folder, task.name)
+        _, memory, controller = load_keras(folder.parent, task.name)
+        return cls(
+            task,
+            folder,
+            memory,
+            controller,
+            InitialLatents.read(folder, task),
+            manifest.EndRule.of(content),
+            content["temperature"] if temperature is None else checked_temperature(temperature),
+        )
+
+
+def _dream(
+    dreams: _Dreams, episodes: int, seed: int, progress: Progress
 ) -> tuple[list[float], list[int]]:
     from wm_tf.dream.population import PopulationRollout, Starts
-    from wm_tf.errors import UserError
-    from wm_tf.serving.initial import InitialLatents
-    from wm_tf.serving.load import load_keras
 
-    _, memory, controller = load_keras(folder.parent, task.name)
-    if controller is None:
-        raise UserError(f"{folder}: there is no controller in these models to evaluate")
-    content = manifest.read(folder, task.name)
-    starts = InitialLatents.read(folder, task)
-    rollout = PopulationRollout(task, memory, manifest.EndRule.of(content))
+    task = dreams.task
+    if dreams.controller is None:
+        raise UserError(f"{dreams.folder}: there is no controller in these models to evaluate")
+    rollout = PopulationRollout(task, dreams.memory, dreams.end)
     returns: list[float] = []
     lengths: list[int] = []
-    with Progress("evaluate", episodes, "dreams") as progress:
-        for first in range(0, episodes, DREAMS_PER_CALL):
-            stream = seeding.sequence(seed, Purpose.EVALUATION, first)
-            start = starts.sample(np.random.default_rng(stream), DREAMS_PER_CALL, task.hidden_size)
-            result = rollout(
-                controller.parameters.numpy()[np.newaxis],
-                Starts(*start),
-                seed=seeding.environment_seed(stream),
-                horizon=task.max_steps,
-                temperature=content["temperature"],
-            )
-            count = min(DREAMS_PER_CALL, episodes - first)
-            returns += result.returns[0, :count].tolist()
-            lengths += result.lengths[0, :count].tolist()
-            progress.advance(count)
+    for first in range(0, episodes, DREAMS_PER_CALL):
+        stream = seeding.sequence(seed, Purpose.EVALUATION, first)
+        random = np.random.default_rng(stream)
+        result = rollout(
+            dreams.controller.parameters.numpy()[np.newaxis],
+            Starts(*dreams.starts.sample(random, DREAMS_PER_CALL, task.hidden_size)),
+            seed=seeding.environment_seed(stream),
+            horizon=task.max_steps,
+            temperature=dreams.temperature,
+        )
+        count = min(DREAMS_PER_CALL, episodes - first)
+        returns += result.returns[0, :count].tolist()
+        lengths += result.lengths[0, :count].tolist()
+        progress.advance(count)
     return returns, lengths
+
+
+def _dream_randomly(
+    dreams: _Dreams, episodes: int, seed: int, progress: Progress
+) -> tuple[list[float], list[int]]:
+    from wm_tf.dream.survival import DREAMS_PER_CALL, random_dreams
+
+    firsts = range(0, episodes, DREAMS_PER_CALL)
+    dreamt = random_dreams(
+        dreams.task,
+        dreams.memory,
+        dreams.starts,
+        episodes=episodes,
+        streams=[seeding.sequence(seed, Purpose.EVALUATION, first) for first in firsts],
+        temperature=dreams.temperature,
+    )
+    progress.advance(episodes)
+    lengths = dreamt.lengths(dreams.end)
+    played = zip(dreamt.reward, lengths, strict=True)
+    return [float(reward[:length].sum()) for reward, length in played], lengths.tolist()
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import pickle
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any, TypeVar
 
 from wm_tf.errors import RunFailed, UserError
@@ -162,14 +162,15 @@ class LocalExecutor(Executor):
             raise ValueError(f"workers: expected at least 1, got {workers}")
         if timeout is not None and timeout <= 0:
             raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
+        self.workers = workers
         first_call = pickle.dumps((initializer, initargs))
         self._calls: queue.SimpleQueue[tuple[Future[Any], bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._workers = [Worker(timeout, first_call) for _ in range(workers)]
+        self._processes = [Worker(timeout, first_call) for _ in range(workers)]
         self._slots = [
             threading.Thread(target=self._serve, args=(worker,), name="worker slot", daemon=True)
-            for worker in self._workers
+            for worker in self._processes
         ]
         for slot in self._slots:
             slot.start()
@@ -202,8 +203,12 @@ class LocalExecutor(Executor):
     def kill(self) -> None:
         """Ends the workers at once: what they are computing fails, the rest is cancelled."""
         self.shutdown(wait=False, cancel_futures=True)
-        with ThreadPoolExecutor(len(self._workers)) as threads:
-            list(threads.map(Worker.end, self._workers))
+        # Not a pool of threads, which takes no more work while the interpreter ends.
+        ends = [threading.Thread(target=worker.end) for worker in self._processes]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join()
         self.shutdown(wait=True)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -143,13 +143,13 @@ def test_damaged_episodes_are_named_or_counted_and_left_out(
     paths = [episode_path(tmp_path, index) for index in range(4)]
     for index, path in enumerate(paths):
         write_episode(path, make_episode(seed=index), CAR)
-    assert intact_episodes(paths) == intact_episodes(paths, skip_corrupt=True) == paths
+    assert intact_episodes(paths, CAR) == intact_episodes(paths, CAR, skip_corrupt=True) == paths
     assert capsys.readouterr().err == ""
     for path in paths[1:3]:
         damage(path)
     with pytest.raises(DamagedFile, match=r"episode-000001.npz: damaged"):
-        intact_episodes(paths)
-    assert intact_episodes(paths, skip_corrupt=True) == [paths[0], paths[3]]
+        intact_episodes(paths, CAR)
+    assert intact_episodes(paths, CAR, skip_corrupt=True) == [paths[0], paths[3]]
     message = capsys.readouterr().err
     assert "skipped 2 damaged episodes" in message
     assert "episode-000001.npz" in message

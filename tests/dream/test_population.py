@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from wm_tf.config import Task, get_task
+from wm_tf.dream import population
 from wm_tf.dream.population import DreamReturns, PopulationRollout, Starts
 from wm_tf.models import Memory, controller, mixture
 from wm_tf.serving.load import Models
@@ -216,3 +217,21 @@ def test_take_covers_controller_reads_the_cell() -> None:
         action = controller.act(task, candidate.astype(np.float32), seen)
         expected = small.step(start.latent, action, start.h, start.c).reward
         np.testing.assert_allclose(result.returns[index], expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("rule", ["threshold", "sampled"])
+def test_leaving_out_the_dreams_that_ended_changes_nothing(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    end = median_threshold(memory) if rule == "threshold" else EndRule("sampled", None, 20.0)
+    rollout = PopulationRollout(TASK, memory, end)
+
+    def play() -> DreamReturns:
+        return rollout(candidates(5), starts(6), seed=5, horizon=30)
+
+    whole = play()
+    monkeypatch.setattr(population, "SEGMENT", 4)
+    segmented = play()
+    assert len(np.unique(whole.lengths // 4)) > 2  # dreams were left out at several times
+    np.testing.assert_array_equal(segmented.lengths, whole.lengths)
+    np.testing.assert_allclose(segmented.returns, whole.returns, **TOLERANCE)

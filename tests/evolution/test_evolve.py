@@ -155,6 +155,9 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     storage.write_npz(path, {}, {"kind": "checkpoint"})
     with pytest.raises(DamagedFile, match=r"controller.npz: not the state of an evolution"):
         run(tmp_path)
+    storage.write_npz(path, {}, {"kind": "evolution", "format_version": 99})
+    with pytest.raises(DamagedFile, match=r"controller.npz: format version 99, expected 1"):
+        run(tmp_path)
 
 
 _CHILD = """

@@ -13,7 +13,7 @@ from wm_tf import agent
 from wm_tf.config import ControllerConfig, get_task
 from wm_tf.dream.population import PopulationRollout
 from wm_tf.evolution import fitness as module
-from wm_tf.evolution.fitness import DreamFitness, RealFitness, select_score
+from wm_tf.evolution.fitness import DreamFitness, RealFitness, real_returns
 from wm_tf.execution import SerialExecutor
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -81,18 +81,18 @@ def test_real_rollouts_are_put_in_their_place(
     monkeypatch.setattr(module.agent, "play", watched)
     config = dataclasses.replace(CONFIG, patience=50, horizon=2000)
     models = agent.ModelsAt(tmp_path, "checksum")
-    parameters = np.repeat(np.arange(0.0, 50.0, 10.0)[:, np.newaxis], 867, axis=1)
+    parameters = np.repeat(np.arange(0.0, 70.0, 10.0)[:, np.newaxis], 867, axis=1)
     result = RealFitness(SerialExecutor(), TASK, models, config, seed=9)(parameters, 7)
-    np.testing.assert_array_equal(result.returns, [1.0, 11.0, 21.0, 31.0, 41.0])
-    assert result.steps == 5 * 3 * 10
-    assert [len(chunk.rollouts) for chunk in chunks] == [8, 7]
+    np.testing.assert_array_equal(result.returns, np.arange(1.0, 70.0, 10.0))
+    assert result.steps == 7 * 3 * 10
+    assert [len(chunk.rollouts) for chunk in chunks] == [16, 5]
     for chunk in chunks:
         assert (chunk.max_steps, chunk.patience, chunk.models) == (1000, 50, models)
         assert not chunk.official_frames
     played = [rollout for chunk in chunks for rollout in chunk.rollouts]
     assert {rollout.seed for rollout in played} == {9}
     keys = [rollout.key for rollout in played]
-    assert keys == [(int(Purpose.FITNESS), 7, rollout) for rollout in range(3)] * 5
+    assert keys == [(int(Purpose.FITNESS), 7, rollout) for rollout in range(3)] * 7
 
 
 def test_selection_is_scored_on_its_own_seeds(saved_models: Path) -> None:
@@ -100,7 +100,7 @@ def test_selection_is_scored_on_its_own_seeds(saved_models: Path) -> None:
     task = dataclasses.replace(TASK, max_steps=5)
     models = agent.ModelsAt(saved_models, manifest.checksum(saved_models / "car_racing"))
     arguments = (SerialExecutor(), task, models, np.zeros(867))
-    scores = select_score(*arguments, seed=1, episodes=2)
+    scores = real_returns(*arguments, seed=1, episodes=2)
     assert scores.shape == (2,)
     work = tuple(
         agent.Rollout(1, (int(Purpose.SELECTION), index), np.zeros(867, np.float32))
@@ -108,7 +108,7 @@ def test_selection_is_scored_on_its_own_seeds(saved_models: Path) -> None:
     )
     outcomes = agent.play(agent.Chunk("car_racing", work, 5, models))
     np.testing.assert_array_equal(scores, [outcome.total for outcome in outcomes])
-    np.testing.assert_array_equal(scores, select_score(*arguments, seed=1, episodes=2))
+    np.testing.assert_array_equal(scores, real_returns(*arguments, seed=1, episodes=2))
 
 
 def test_a_generation_plays_the_same_tracks_for_all_candidates(saved_models: Path) -> None:

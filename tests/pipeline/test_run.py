@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
-from wm_tf.config import preset
+from wm_tf.config import get_task, preset
+from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.errors import DamagedFile, UserError
+from wm_tf.pipeline.checkpoints import networks
 from wm_tf.pipeline.run import Run
 
 
@@ -127,6 +129,35 @@ def test_a_damaged_record_is_named(run: Run, work: Work) -> None:
         stage(run, work)
 
 
+@pytest.mark.parametrize(("key", "value"), [("task", "take_cover"), ("format_version", 99)])
+def test_a_foreign_record_is_named(run: Run, work: Work, key: str, value: object) -> None:
+    stage(run, work)
+    path = run.folder / "stages" / "train-00.json"
+    storage.write_json(path, {**storage.read_json(path), key: value})
+    for read in (lambda: stage(run, work), lambda: run.stage_record("train", 0)):
+        with pytest.raises(DamagedFile, match=f"stages/train-00.json: {key}: expected .*{value}"):
+            read()
+    assert work.path.exists()
+
+
+def test_networks_that_are_damaged_or_foreign_are_not_other_ones(run: Run) -> None:
+    held = {"kind": "checkpoint", "task": "car_racing"}
+    vision, memory = (run.checkpoint(model, 0) for model in ("vision", "memory"))
+    for path in (vision, memory):
+        storage.write_npz(path, {"weight": np.ones(100)}, held)
+    stamps = {
+        model: storage.stamp(path) for model, path in (("vision", vision), ("memory", memory))
+    }
+    assert networks(run, 0) == stamps
+    whole = memory.read_bytes()
+    memory.write_bytes(whole[:-1])
+    with pytest.raises(DamagedFile, match=r"memory-00.npz: damaged"):
+        networks(run, 0)
+    storage.write_npz(memory, {"weight": np.ones(100)}, {**held, "task": "take_cover"})
+    with pytest.raises(DamagedFile, match=r"memory-00.npz: task: .*take_cover"):
+        networks(run, 0)
+
+
 def test_a_folder_belongs_to_one_task(run: Run) -> None:
     held = storage.read_json(run.folder / "config.json")
     assert (held["task"], held["preset"], held["seed"]) == ("car_racing", "smoke", 4)
@@ -155,10 +186,16 @@ def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
     with pytest.raises(UserError, match="rollouts/00: holds no episodes"):
         run.episodes(1)
     paths = [run.rollouts(index) / "episode-000000.npz" for index in range(3)]
+    still = np.zeros((2, 64, 64, 3), np.uint8)
+    action, reward = np.zeros((1, 3), np.float32), np.zeros(1, np.float32)
     for path in paths:
-        storage.write_npz(path, {})
+        episode = Episode(still, action, reward, True, False, False, 1, "random")
+        write_episode(path, episode, run.config.task)
     assert run.episodes(1) == paths[:2]
     assert run.episodes(2) == paths
     paths[1].write_bytes(b"damaged")
     with pytest.raises(DamagedFile, match=r"rollouts/01/episode-000000.npz: damaged"):
+        run.episodes(2)
+    write_episode(paths[1], episode, get_task("take_cover"))
+    with pytest.raises(DamagedFile, match=r"rollouts/01/.*: task: .*, got 'take_cover'"):
         run.episodes(2)

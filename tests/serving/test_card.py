@@ -63,3 +63,34 @@ def test_a_card_of_models_without_a_controller_speaks_of_none() -> None:
     assert "C (a linear controller)" in rendered()
     assert "C (a linear controller)" not in text
     assert "`act`" not in text
+
+
+def test_environment_data_training_and_licences_are_told() -> None:
+    stages = {
+        "collect-00": {"goal": 500, "policy": "random"},
+        "vision-00": {"goal": 3},
+        "collect-01": {"goal": 32, "policy": "controller"},
+    }
+    machine = {"processor": "A processor", "cores": 2, "system": "Linux"}
+    figures = {"collect-00": {"steps": 128747, "seconds": 60.0, "mean_return": 29.214}}
+    text = rendered(
+        config={"stages": stages},
+        training={"seconds": 3405.3, "machine": machine, "stages": figures},
+    )
+    assert "`CarRacing-v3`, version 1.2.0." in text
+    data = text.split("## Data\n")[1].split("## ")[0]
+    assert "- 500 episodes by the task's random policy, 128,747 steps\n" in data
+    assert "- 32 episodes by controllers of the round before" in data
+    assert "- time: 57 minutes of computing" in text
+    assert "- machine: A processor, 2 cores, Linux" in text
+    assert "| collect-00 | 1.0 | steps 128,747, mean return 29.21 |" in text
+    for heading in ("Intended use", "Limits", "Licences"):
+        assert f"\n## {heading}\n" in text
+    assert "Box2D (zlib)" in text
+    assert "## Data" not in rendered()
+
+
+def test_this_machine_is_described() -> None:
+    facts = manifest.machine()
+    assert facts["cores"] >= 1
+    assert facts["processor"] in card.machine(facts)

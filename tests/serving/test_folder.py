@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,35 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path / "task") == ["both", "second"]
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".task.1.new" / "half").mkdir(parents=True)
+    write(tmp_path / "task", "whole")
+    assert names_in(tmp_path / "task") == ["whole"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2")
+def test_a_reader_never_misses_the_folder(tmp_path: Path) -> None:
+    """Beside a process that replaces it again and again, and is killed in the middle of it."""
+    code = """
+import itertools, pathlib, sys
+from wm_tf.serving.folder import replacing
+for number in itertools.count():
+    with replacing(pathlib.Path(sys.argv[1])) as aside:
+        (aside / "number").write_text(str(number))
+"""
+    folder = tmp_path / "task"
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)]) as writer:
+        while not folder.exists():
+            time.sleep(0.01)
+        seen = set()
+        while len(seen) < 50:
+            descriptor = os.open(folder, os.O_RDONLY)  # fails if it is missing
+            seen.add(os.fstat(descriptor).st_ino)
+            os.close(descriptor)
+        writer.kill()
+    assert (folder / "number").read_text().isdigit()
+
+
 def test_the_old_content_is_there_until_the_new_one_is_complete(tmp_path: Path) -> None:
     write(tmp_path / "task", "old")
     with folders.replacing(tmp_path / "task") as aside:
@@ -64,7 +97,9 @@ def test_a_failure_keeps_the_old_content(tmp_path: Path, error: BaseException) -
 def test_a_swap_that_fails_restores_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a system that cannot exchange two folders in one step."""
     write(tmp_path / "task", "old")
+    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     rename = folders.os.rename
 
     def failing(source: Path, target: Path) -> None:

@@ -186,11 +186,14 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(
     assert str(caught.value).startswith(f"{path}: damaged")
 
 
-def test_a_missing_signature_is_named(altered: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("read", [load, load_keras])
+def test_a_missing_signature_is_named(
+    altered: Callable[..., Path], read: Callable[[Path, str], Any]
+) -> None:
     """Models whose checksums match but that somebody exported without the contract's functions."""
     folder = altered(replace={"memory": "vision"})
     with pytest.raises(DamagedFile, match=r"memory.1: signature 'step' is missing .it has: decode"):
-        load(folder, "car_racing")
+        read(folder, "car_racing")
 
 
 def test_a_signature_of_other_shapes_is_named(altered: Callable[..., Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from wm_tf import storage
 from wm_tf.config import get_task
 from wm_tf.errors import UserError
 from wm_tf.serving import golden, manifest
-from wm_tf.serving.verify import info, tasks_in, verify
+from wm_tf.serving.verify import tasks_in, verify
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def resigned(models: Path) -> None:
 
 def test_sound_models_have_no_findings(saved_models: Path) -> None:
     assert tasks_in(saved_models) == ["car_racing"]
-    assert verify(saved_models, "car_racing") == []
+    assert verify(saved_models, "car_racing") == {
+        "files": [], "vision": [], "memory": [], "controller": []
+    }  # fmt: skip
 
 
 def test_every_damaged_missing_and_additional_file_is_named(copied: Path) -> None:
@@ -39,7 +41,9 @@ def test_every_damaged_missing_and_additional_file_is_named(copied: Path) -> Non
     (folder / "README.md").write_text("other")
     (folder / "golden.npz").unlink()
     (folder / "notes.txt").write_text("mine")
-    findings = verify(copied, "car_racing")
+    checks = verify(copied, "car_racing")
+    assert list(checks) == ["files"]  # what was altered is not run
+    findings = checks["files"]
     assert [finding.split(":")[0] for finding in findings] == [
         str(folder / name) for name in ("README.md", "golden.npz", "notes.txt")
     ]
@@ -50,7 +54,8 @@ def test_every_damaged_missing_and_additional_file_is_named(copied: Path) -> Non
 
 def test_a_manifest_that_cannot_be_used_is_the_finding(copied: Path) -> None:
     (copied / "car_racing" / "manifest.json").write_text("{}")
-    assert ["damaged" in finding for finding in verify(copied, "car_racing")] == [True]
+    (finding,) = verify(copied, "car_racing")["files"]
+    assert "damaged" in finding
 
 
 def test_other_numbers_than_the_golden_ones_are_found(copied: Path) -> None:
@@ -59,7 +64,9 @@ def test_other_numbers_than_the_golden_ones_are_found(copied: Path) -> None:
     arrays["memory.step.outputs.reward"] = arrays["memory.step.outputs.reward"] + 0.01
     storage.write_npz(folder / golden.FILE_NAME, arrays)
     resigned(copied)
-    (finding,) = verify(copied, "car_racing")
+    checks = verify(copied, "car_racing")
+    (finding,) = checks.pop("memory")
+    assert not any(checks.values())
     assert "memory: step: output reward: not the golden one" in finding
     assert "0.01" in finding
 
@@ -75,17 +82,24 @@ def test_values_that_are_not_finite_are_found(tmp_path: Path, keras_models: dict
     broken.set_weights(weights)
     models = {**keras_models, "memory": broken, "controller": None}
     export(tmp_path / task.name, task, **models, facts=manifest.Facts({}))
-    findings = verify(tmp_path, task.name)
+    checks = verify(tmp_path, task.name)
+    findings = checks.pop("memory")
     assert any("step: output done_logit: values that are not finite" in line for line in findings)
     assert any("dream: output done_probability" in line for line in findings)
-    assert not any("vision" in line for line in findings)
+    assert checks == {"files": [], "vision": []}
 
 
-def test_info_tells_what_is_there(saved_models: Path) -> None:
-    facts = info(saved_models, "car_racing")
-    assert facts["models"]["memory"] == ["step", "dream"]
-    assert facts["environment"]["id"] == "CarRacing-v3"
-    assert facts["bytes"] > 17_000_000  # V alone has 4.3 million float32 weights
+def test_goldens_that_cannot_be_used_are_found(copied: Path) -> None:
+    arrays, _ = storage.read_npz(copied / "car_racing" / golden.FILE_NAME)
+    arrays["vision.decode.inputs.latent"] = np.zeros((1, 3), np.float32)
+    del arrays["controller.act.outputs.action"]
+    storage.write_npz(copied / "car_racing" / golden.FILE_NAME, arrays)
+    resigned(copied)
+    checks = verify(copied, "car_racing")
+    assert (
+        "golden.npz cannot be used: latent: expected ['B', 32], got [1, 3]" in checks["vision"][0]
+    )
+    assert "act: no golden outputs" in checks["controller"][0]
 
 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:

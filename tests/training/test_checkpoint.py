@@ -83,6 +83,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     storage.write_npz(path, {}, {"kind": "episode"})
     with pytest.raises(DamagedFile, match=r"memory.npz: not a checkpoint"):
         checkpoint.restore(path, compiled())
+    held = {"kind": "checkpoint", "format_version": 99}
+    storage.write_npz(path, {}, held)
+    with pytest.raises(DamagedFile, match=r"memory.npz: format version 99, expected 1"):
+        checkpoint.restore(path, compiled())
     path.write_bytes(path.read_bytes()[1:])
     with pytest.raises(DamagedFile, match=r"memory.npz: damaged"):
         checkpoint.facts(path)

@@ -1,4 +1,4 @@
-"""Latents on disk are those of the present V and of the episodes that can be read."""
+"""Latents on disk are those of the present V, and of episodes that can be read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_episodes_are_encoded_once_for_each_v(
     assert (held.terminated, held.last_frame_repeated) == (True, True)
 
     written = [path.stat().st_mtime_ns for path in encoded]
-    encoded[1].write_bytes(b"damaged")
+    encoded[1].unlink()
     encode_episodes(vision, episodes, encoded, TASK)
     assert read_latents(encoded[1], TASK).steps == 4
     again = [path.stat().st_mtime_ns for path in encoded]
@@ -76,9 +76,12 @@ def test_episodes_are_encoded_once_for_each_v(
     np.testing.assert_allclose(read_latents(encoded[2], TASK).mean, held.mean + 1.0, atol=1e-5)
 
 
-def test_a_damaged_episode_stops_it(vision: Vision, episodes: list[Path], tmp_path: Path) -> None:
+def test_damaged_files_stop_it(vision: Vision, episodes: list[Path], tmp_path: Path) -> None:
     encoded = [tmp_path / "latents" / path.name for path in episodes]
     episodes[1].write_bytes(b"damaged")
     with pytest.raises(DamagedFile, match=r"rollouts/episode-000001.npz: damaged"):
         encode_episodes(vision, episodes, encoded, TASK)
     assert encoded[0].exists()
+    encoded[0].write_bytes(b"damaged")
+    with pytest.raises(DamagedFile, match=r"latents/episode-000000.npz: damaged"):
+        encode_episodes(vision, episodes, encoded, TASK)

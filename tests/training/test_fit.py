@@ -144,6 +144,16 @@ def test_nan_stops_and_keeps_the_last_good_weights(
     assert (tmp_path / "memory.npz").read_bytes() == good
 
 
+def test_weights_that_the_last_step_ruins_are_not_kept(
+    latents: list[Path], first: Path, tmp_path: Path
+) -> None:
+    """The loss of an epoch's only step is that of the weights before it, and finite."""
+    config = dataclasses.replace(CONFIG, batch_size=64, learning_rate=1e39)
+    with pytest.raises(RunFailed, match=r"became NaN or infinite at the last step of epoch 1"):
+        train(tmp_path, latents, 2, start=first / "memory.npz", config=config)
+    assert not (tmp_path / "memory.npz").exists()
+
+
 def test_damaged_data_are_named(latents: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "episode-000004.npz"
     bad.write_bytes(b"damaged")

@@ -76,15 +76,21 @@ def test_figures_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logit", "recall"), [(np.log(10.0) + 0.1, 1.0), (np.log(10.0) - 0.1, 0.0)]
+    ("logit", "threshold", "recall"),
+    [
+        (np.log(10.0) + 0.1, 0.5, 1.0),
+        (np.log(10.0) - 0.1, 0.5, 0.0),
+        (np.log(2.5) + 0.1, 0.2, 1.0),  # odds of 1 to 4, times 10
+        (np.log(2.5) - 0.1, 0.2, 0.0),
+    ],
 )
-def test_ends_are_claimed_above_even_odds_without_the_weight(
-    tmp_path: Path, logit: float, recall: float
+def test_ends_are_claimed_above_the_threshold_without_the_weight(
+    tmp_path: Path, logit: float, threshold: float, recall: float
 ) -> None:
     paths = [
         latents(tmp_path, np.arange(30), index=index, terminated=index == 0) for index in range(2)
     ]
-    result = measure_memory(constant_memory(done_logit=logit), paths, TASK, 10.0)
+    result = measure_memory(constant_memory(done_logit=logit), paths, TASK, 10.0, threshold)
     assert result["ends"] == 1.0
     assert result["end_recall"] == recall
 

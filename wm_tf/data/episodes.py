@@ -98,20 +98,22 @@ def read_episode(path: Path, task: Task) -> Episode:
     return episode
 
 
-def intact_episodes(paths: Iterable[Path], skip_corrupt: bool = False) -> list[Path]:
+def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = False) -> list[Path]:
     """The paths, after comparing every file with its checksum.
 
     Args:
       paths: episodes.
+      task: that they are of.
       skip_corrupt: leave damaged files out, and say on stderr how many, instead of raising.
 
     Raises:
-      DamagedFile: the first damaged file, unless `skip_corrupt`.
+      DamagedFile: the first file that is damaged or of another task or format version, unless
+        `skip_corrupt`.
     """
     good, bad = [], []
     for path in paths:
         try:
-            storage.check(path)
+            check_metadata(path, storage.read_metadata(path), "episode", FORMAT_VERSION, task)
             good.append(path)
         except DamagedFile as error:
             if not skip_corrupt:

@@ -4,20 +4,26 @@ Every candidate is put into the same dreams: rollout r has the same start, the s
 same dropout mask for all of them, so that candidates differ by what they do and not by their luck.
 The noise of step t is that of the SavedModel's ``dream`` signature called with seed [seed, t] on R
 rows; it is drawn once for the R rollouts and not for each of the P candidates.
+
+The loop is run in segments, and between them the dreams that have ended are left out: where most
+controllers die early, most of the work is theirs who do not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
-from wm_tf.dream.world import without_weight
+from wm_tf.dream.world import has_ended
 from wm_tf.models import Memory, controller, mixture
 from wm_tf.serving.manifest import EndRule
+
+SEGMENT = 100
+"""Steps after which the dreams that have ended are left out."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,23 @@ class DreamReturns:
     lengths: np.ndarray  # int32 [P, R], steps until the dream ended
 
 
+class _Rows(NamedTuple):
+    """Dreams that go on together, B of them, each with the controller that drives in it."""
+
+    kernel: tf.Tensor  # of the controllers, [B, A, F]
+    bias: tf.Tensor  # [B, A]
+    mask: tf.Tensor  # of M's outputs, [B, H]
+    rollout: tf.Tensor  # which of the R dreams a row is, int32 [B]
+    latent: tf.Tensor  # [B, Z]
+    h: tf.Tensor  # [B, H]
+    c: tf.Tensor  # [B, H]
+    alive: tf.Tensor  # bool [B]
+    total: tf.Tensor  # return so far, [B]
+    length: tf.Tensor  # steps so far, int32 [B]
+
+
 class PopulationRollout:
-    """Dreams of a task's M, compiled once for each population size.
+    """Dreams of a task's M, compiled once.
 
         rollout = PopulationRollout(task, memory, EndRule("never"))
         result = rollout(parameters, starts, seed=1, horizon=1000, temperature=1.0)
@@ -53,7 +74,7 @@ class PopulationRollout:
         self._task = task
         self._memory = memory
         self._end = end
-        self._run = tf.function(self._loop, jit_compile=False, reduce_retracing=False)
+        self._run = tf.function(self._segment, input_signature=self._signature())
 
     def __call__(
         self,
@@ -75,79 +96,112 @@ class PopulationRollout:
           temperature: greater than 0.
           dropout: share of M's outputs hidden from its heads, one mask per dream.
         """
-        rollouts = len(starts.latent)
-        returns, lengths = self._run(
-            tf.constant(parameters, tf.float32),
-            tf.constant(starts.latent),
-            tf.constant(starts.h),
-            tf.constant(starts.c),
-            tf.constant(seed, tf.int32),
-            tf.constant(horizon, tf.int32),
-            tf.constant(temperature, tf.float32),
-            self._dropout_mask(rollouts, seed, dropout),
+        population, rollouts = len(parameters), len(starts.latent)
+        returns = np.zeros(population * rollouts, np.float32)
+        lengths = np.zeros(population * rollouts, np.int32)
+        rows = self._all_rows(parameters, starts, self._dropout_mask(rollouts, seed, dropout))
+        places = np.arange(population * rollouts)  # of the rows in the results
+        for first in range(0, horizon, SEGMENT):
+            rows = rows._replace(
+                **self._run(
+                    rows._asdict(),
+                    seed,
+                    first,
+                    min(first + SEGMENT, horizon),
+                    temperature,
+                    rollouts,
+                )
+            )
+            returns[places], lengths[places] = rows.total.numpy(), rows.length.numpy()
+            alive = np.flatnonzero(rows.alive.numpy())
+            if len(alive) == 0:
+                break
+            if len(alive) < len(places):
+                rows, places = _Rows(*(tf.gather(part, alive) for part in rows)), places[alive]
+        shape = (population, rollouts)
+        return DreamReturns(returns.reshape(shape), lengths.reshape(shape))
+
+    def _all_rows(self, parameters: np.ndarray, starts: Starts, mask: tf.Tensor) -> _Rows:
+        population, rollouts = len(parameters), len(starts.latent)
+        kernel, bias = controller.split_parameters(self._task, tf.constant(parameters, tf.float32))
+        count = population * rollouts
+
+        def spread(rows: Any) -> tf.Tensor:
+            """[R, ...] to [P * R, ...]."""
+            return tf.tile(rows, [population, *[1] * (len(rows.shape) - 1)])
+
+        return _Rows(
+            kernel=tf.repeat(kernel, rollouts, axis=0),
+            bias=tf.repeat(bias, rollouts, axis=0),
+            mask=spread(mask),
+            rollout=spread(tf.range(rollouts)),
+            latent=spread(starts.latent),
+            h=spread(starts.h),
+            c=spread(starts.c),
+            alive=tf.fill([count], True),
+            total=tf.zeros([count]),
+            length=tf.zeros([count], tf.int32),
         )
-        return DreamReturns(returns.numpy(), lengths.numpy())
 
     def _dropout_mask(self, rollouts: int, seed: int, dropout: float) -> tf.Tensor:
         shape = [rollouts, self._task.hidden_size]
         uniform = tf.random.stateless_uniform(shape, [seed, -1], alg="philox")
         return tf.cast(uniform >= dropout, tf.float32) / (1.0 - dropout)
 
-    def _loop(
+    def _signature(self) -> list[Any]:
+        task = self._task
+        columns: dict[str, tuple[list[int], Any]] = {
+            "kernel": ([task.action_size, task.controller_inputs], tf.float32),
+            "bias": ([task.action_size], tf.float32),
+            "mask": ([task.hidden_size], tf.float32),
+            "rollout": ([], tf.int32),
+            "latent": ([task.latent_size], tf.float32),
+            "h": ([task.hidden_size], tf.float32),
+            "c": ([task.hidden_size], tf.float32),
+            "alive": ([], tf.bool),
+            "total": ([], tf.float32),
+            "length": ([], tf.int32),
+        }
+        rows = {
+            name: tf.TensorSpec([None, *shape], kind) for name, (shape, kind) in columns.items()
+        }
+        integer = tf.TensorSpec([], tf.int32)
+        return [rows, integer, integer, integer, tf.TensorSpec([], tf.float32), integer]
+
+    def _segment(
         self,
-        parameters: Any,
-        latent: Any,
-        h: Any,
-        c: Any,
+        rows: dict[str, Any],
         seed: Any,
-        horizon: Any,
+        first: Any,
+        last: Any,
         temperature: Any,
-        mask: Any,
-    ) -> tuple[Any, Any]:
-        population, rollouts = parameters.shape[0], latent.shape[0]
-        kernel, bias = controller.split_parameters(self._task, parameters)
-
-        def spread(rows: Any) -> Any:
-            """[R, ...] to [P * R, ...]."""
-            return tf.tile(rows, [population, *[1] * (len(rows.shape) - 1)])
-
-        masks = spread(mask)
-
-        def act(latent: Any, h: Any, c: Any) -> Any:
-            inputs = controller.features(self._task, latent, h, c)
-            inputs = tf.reshape(inputs, [population, rollouts, inputs.shape[-1]])
-            values = tf.matmul(inputs, kernel, transpose_b=True) + bias[:, tf.newaxis]
-            values = tf.reshape(values, [population * rollouts, self._task.action_size])
-            return controller.squash(self._task, values)
+        rollouts: Any,
+    ) -> dict[str, Any]:
+        """Steps `first` to `last` of the rows: what changes of them."""
+        kernel, bias, mask, rollout = (rows[name] for name in ("kernel", "bias", "mask", "rollout"))
 
         def step(t: Any, latent: Any, h: Any, c: Any, alive: Any, total: Any, length: Any) -> Any:
-            result = self._memory.step(latent, act(latent, h, c), h, c, masks)
+            inputs = controller.features(self._task, latent, h, c)
+            action = controller.squash(self._task, tf.linalg.matvec(kernel, inputs) + bias)
+            result = self._memory.step(latent, action, h, c, mask)
             uniform, normal = mixture.noise(tf.stack([seed, t]), [rollouts, self._task.latent_size])
             latent = mixture.sample(
                 result.logits, result.mean, result.log_std, temperature,
-                spread(uniform), spread(normal),
+                tf.gather(uniform, rollout), tf.gather(normal, rollout),
             )  # fmt: skip
             total += tf.where(alive, result.reward, 0.0)
             length += tf.cast(alive, tf.int32)
-            alive &= ~self._ended(result.done_logit, seed, t, population, rollouts)
+            # Beside the noise of the latents, whose second seeds are 0 and above.
+            draw = tf.stack([seed, -2 - t])
+            uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
+            done_probability = tf.sigmoid(result.done_logit)
+            alive &= ~has_ended(self._end, done_probability, tf.gather(uniform, rollout))
             return t + 1, latent, result.h, result.c, alive, total, length
 
-        rows = population * rollouts
-        state = (
-            tf.constant(0), spread(latent), spread(h), spread(c),
-            tf.fill([rows], True), tf.zeros([rows]), tf.zeros([rows], tf.int32),
-        )  # fmt: skip
-        *_, total, length = tf.while_loop(
-            lambda t, latent, h, c, alive, *_: (t < horizon) & tf.reduce_any(alive), step, state
+        names = ("latent", "h", "c", "alive", "total", "length")
+        _, *following = tf.while_loop(
+            lambda t, latent, h, c, alive, *_: (t < last) & tf.reduce_any(alive),
+            step,
+            (first, *(rows[name] for name in names)),
         )
-        shape = [population, rollouts]
-        return tf.reshape(total, shape), tf.reshape(length, shape)
-
-    def _ended(self, done_logit: Any, seed: Any, t: Any, population: int, rollouts: int) -> Any:
-        if self._end.rule == "never":
-            return tf.zeros_like(done_logit, tf.bool)
-        probability = without_weight(tf.sigmoid(done_logit), self._end.odds_correction)
-        if self._end.rule == "threshold":
-            return probability > self._end.value
-        uniform = tf.random.stateless_uniform([rollouts], tf.stack([seed, -2 - t]), alg="philox")
-        return tf.tile(uniform, [population]) < probability
+        return dict(zip(names, following, strict=True))

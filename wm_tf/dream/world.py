@@ -18,6 +18,7 @@ import numpy as np
 
 from wm_tf.errors import UserError
 from wm_tf.serving.load import Models
+from wm_tf.serving.manifest import EndRule
 
 _SEEDS = 2**31  # int32 without its negative half
 
@@ -96,16 +97,27 @@ class Dream:
           done_probability: as `step` returns it, [B].
           uniform: random numbers in [0, 1), [B]; used by the rule ``sampled`` alone.
         """
-        probability = without_weight(done_probability, self._end.odds_correction)
-        if self._end.rule == "threshold":
-            return probability > self._end.value
-        if self._end.rule == "sampled":
-            return np.asarray(uniform) < probability
-        return np.zeros(probability.shape, bool)
+        return has_ended(self._end, done_probability, uniform)
 
     def frame(self, state: DreamState) -> np.ndarray:
         """What the dream looks like: uint8 [B, 64, 64, 3]."""
         return np.rint(self.models.decode(state.latent) * 255.0).astype(np.uint8)
+
+
+def has_ended(end: EndRule, done_probability: Any, uniform: Any) -> Any:
+    """Where a dream ends by a rule (see `wm_tf.serving.manifest`); arrays and tensors alike.
+
+    Args:
+      end: the rule.
+      done_probability: as the end head was trained.
+      uniform: random numbers in [0, 1) of the same shape; used by the rule ``sampled`` alone.
+    """
+    probability = without_weight(done_probability, end.odds_correction)
+    if end.rule == "threshold":
+        return probability > end.value
+    if end.rule == "sampled":
+        return uniform < probability
+    return probability < 0.0  # never
 
 
 def without_weight(done_probability: Any, weight: float) -> Any:

@@ -2,7 +2,8 @@
 
 A task's module holds its environment class, `make(official_frames=False)` (the environment
 without gymnasium's wrappers), `random_policy(generator)` (an endless stream of actions, the
-default for collection) and `ENVIRONMENT` (id, version and settings for manifests and scores).
+default for collection), `ENVIRONMENT` (id, version and settings for manifests and scores) and
+`DEMONSTRATED` (actions by label, whose dreams a contact sheet shows).
 """
 
 from __future__ import annotations

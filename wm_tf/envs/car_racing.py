@@ -10,7 +10,7 @@ touched with more than 95 % of the tiles visited, or all are) or the car leaves 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -37,6 +37,14 @@ ENVIRONMENT: dict[str, Any] = {
         "frame_size": [FRAME_SIZE, FRAME_SIZE],
     },
 }
+"""What was played, for manifests and scores."""
+
+DEMONSTRATED: Mapping[str, tuple[float, ...]] = {
+    "gas": (0.0, 0.4, 0.0),
+    "left": (-0.6, 0.3, 0.0),
+    "right": (0.6, 0.3, 0.0),
+}
+"""Actions whose dreams a contact sheet shows, by label."""
 
 
 class CarRacingEnv(CarRacing):

@@ -22,7 +22,7 @@ Survival in tics, mean ± standard deviation (standard error), vizdoom 1.3.2:
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -67,6 +67,9 @@ ENVIRONMENT: dict[str, Any] = {
     },
 }
 """What was played, for manifests and scores."""
+
+DEMONSTRATED: Mapping[str, tuple[float, ...]] = {"stay": (0.0,), "left": (-1.0,), "right": (1.0,)}
+"""Actions whose dreams a contact sheet shows, by label."""
 
 
 class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -15,7 +15,7 @@ import numpy as np
 
 from wm_tf import agent, seeding
 from wm_tf.config import ControllerConfig, Task
-from wm_tf.dream.population import PopulationRollout, Starts
+from wm_tf.dream.population import DreamReturns, PopulationRollout, Starts
 from wm_tf.execution import map_chunks
 from wm_tf.seeding import Purpose
 from wm_tf.serving.initial import InitialLatents
@@ -43,10 +43,17 @@ class DreamFitness:
     seed: int
 
     def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
-        stream = seeding.sequence(self.seed, Purpose.FITNESS, generation)
+        result = self.dreams(candidates, Purpose.FITNESS, generation)
+        # Summed in float64: the candidates' order must not depend on rounding.
+        returns = result.returns.astype(np.float64).mean(axis=1)
+        return Fitness(returns, int(result.lengths.sum()))
+
+    def dreams(self, candidates: np.ndarray, purpose: Purpose, generation: int) -> DreamReturns:
+        """The candidates' returns in the dreams of a purpose and a generation, [P, R]."""
+        stream = seeding.sequence(self.seed, purpose, generation)
         generator = np.random.default_rng(stream)
         start = self.starts.sample(generator, self.config.rollouts, self.task.hidden_size)
-        result = self.rollout(
+        return self.rollout(
             candidates,
             Starts(*start),
             seed=seeding.environment_seed(stream),
@@ -54,9 +61,6 @@ class DreamFitness:
             temperature=self.config.temperature,
             dropout=self.config.dropout,
         )
-        # Summed in float64: the candidates' order must not depend on rounding.
-        returns = result.returns.astype(np.float64).mean(axis=1)
-        return Fitness(returns, int(result.lengths.sum()))
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def play_all(
     executor: Executor, rollouts: list[agent.Rollout], **common: Any
 ) -> list[agent.Outcome]:
     """Plays rollouts in chunks (`common` are the chunks' other fields); outcomes in order."""
-    work = agent.chunks(rollouts, **common)
+    work = agent.chunks(rollouts, agent.chunk_size(len(rollouts), executor), **common)
     return [
         outcome
         for outcomes in map_chunks(executor, agent.play, work, describe=str)
@@ -106,7 +110,7 @@ def play_all(
     ]
 
 
-def select_score(
+def real_returns(
     executor: Executor,
     task: Task,
     models: agent.ModelsAt,
@@ -114,10 +118,11 @@ def select_score(
     *,
     seed: int,
     episodes: int,
+    purpose: Purpose = Purpose.SELECTION,
 ) -> np.ndarray:
-    """A controller's returns on the run's selection seeds, in the real environment, [episodes]."""
+    """A controller's returns in the real environment on the seeds of a purpose, [episodes]."""
     rollouts = [
-        agent.Rollout(seed, (int(Purpose.SELECTION), index), parameters.astype(np.float32))
+        agent.Rollout(seed, (int(purpose), index), parameters.astype(np.float32))
         for index in range(episodes)
     ]
     outcomes = play_all(executor, rollouts, task=task.name, max_steps=task.max_steps, models=models)

@@ -25,6 +25,7 @@ from wm_tf.progress import Progress
 from wm_tf.training.fit import Log
 
 KIND = "evolution"
+FORMAT_VERSION = 1
 
 Select = Callable[[np.ndarray], np.ndarray]
 """Parameters [N] to their returns on the selection seeds."""
@@ -76,7 +77,7 @@ def evolve(
       RunFailed: a fitness is not finite.
     """
     facts = {**facts, "task": task.name, "config": _identity(config)}
-    evolved = _load(path, facts) if path.exists() else None
+    evolved = _load(path, task, facts) if path.exists() else None
     if evolved is None:
         evolved = Evolved(
             Strategy(initial, config.sigma, config.population, seed), np.array(initial), []
@@ -146,15 +147,32 @@ def _save(path: Path, evolved: Evolved, facts: Mapping[str, Any]) -> None:
     arrays |= {"best": evolved.best, "mean": evolved.strategy.mean}
     arrays |= {"selections": np.array(evolved.selections).reshape(-1, 3)}
     metadata = {
-        "kind": KIND, "strategy": strategy, "facts": dict(facts), "seconds": evolved.seconds
+        "kind": KIND, "format_version": FORMAT_VERSION, "strategy": strategy,
+        "facts": dict(facts), "seconds": evolved.seconds,
     }  # fmt: skip
     storage.write_npz(path, arrays, metadata, compress=False)
 
 
-def _load(path: Path, facts: Mapping[str, Any]) -> Evolved:
+def read_state(path: Path, task: Task) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and facts of a saved evolution.
+
+    Raises:
+      DamagedFile: the file is damaged, of another kind, format version or task.
+    """
     arrays, metadata = storage.read_npz(path)
     if metadata.get("kind") != KIND:
         raise DamagedFile(f"{path}: not the state of an evolution")
+    version = metadata.get("format_version", 1)  # the first ones did not say
+    if version != FORMAT_VERSION:
+        raise DamagedFile(f"{path}: format version {version}, expected {FORMAT_VERSION}")
+    if metadata["facts"]["task"] != task.name:
+        held = metadata["facts"]["task"]
+        raise DamagedFile(f"{path}: belongs to another task: {held}, expected {task.name}")
+    return arrays, metadata
+
+
+def _load(path: Path, task: Task, facts: Mapping[str, Any]) -> Evolved:
+    arrays, metadata = read_state(path, task)
     if metadata["facts"] != dict(facts):
         changed = sorted(
             name for name in {**facts, **metadata["facts"]}

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from wm_tf.models import mixture
+from wm_tf.models import devices, mixture
 
 
 class MemoryStep(NamedTuple):
@@ -155,8 +155,11 @@ class Memory(keras.Model):
 
     def dropout_mask(self, batch: Any) -> tf.Tensor:
         """A training mask [B, 1, H], the same at all times: 0 or 1 / (1 - dropout)."""
-        shape = [batch, 1, self.hidden_size]
-        kept = keras.random.uniform(shape, seed=self.seed_generator) >= self.dropout
+
+        def draw(rows: Any) -> tf.Tensor:
+            return keras.random.uniform([rows, 1, self.hidden_size], seed=self.seed_generator)
+
+        kept = devices.rows_of_batch(draw, batch) >= self.dropout
         return tf.cast(kept, tf.float32) / (1.0 - self.dropout)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
@@ -178,15 +181,16 @@ class Memory(keras.Model):
         log_prob = mixture.log_prob(
             y["next_latent"], y_pred["logits"], y_pred["mean"], y_pred["log_std"]
         )
-        nll = _masked_mean(-tf.reduce_mean(log_prob, -1), latent_mask)
-        reward_error = _masked_mean(tf.square(y["reward"] - y_pred["reward"]), mask)
+        nll = devices.mean_over_batch(-tf.reduce_mean(log_prob, -1), latent_mask)
+        reward_error = devices.mean_over_batch(tf.square(y["reward"] - y_pred["reward"]), mask)
         cross_entropy = tf.nn.weighted_cross_entropy_with_logits(
             y["done"], y_pred["done_logit"], self.done_positive_weight
         )
-        done_loss = _masked_mean(cross_entropy, mask)
+        done_loss = devices.mean_over_batch(cross_entropy, mask)
         for name, value in (("nll", nll), ("reward_error", reward_error), ("done_loss", done_loss)):
             self.head_metrics[name].update_state(value)
-        return nll + self.reward_weight * reward_error + self.done_weight * done_loss
+        loss = nll + self.reward_weight * reward_error + self.done_weight * done_loss
+        return loss / devices.count()
 
     def get_config(self) -> dict[str, Any]:
         names = (
@@ -201,7 +205,3 @@ def _cell(gates: Any, c: Any) -> tuple[Any, Any]:
     i, f, g, o = tf.split(gates, 4, -1)
     c = tf.sigmoid(f + 1.0) * c + tf.sigmoid(i) * tf.tanh(g)
     return tf.sigmoid(o) * tf.tanh(c), c
-
-
-def _masked_mean(values: Any, mask: Any) -> tf.Tensor:
-    return tf.reduce_sum(values * mask) / tf.maximum(tf.reduce_sum(mask), 1.0)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from wm_tf.config import FRAME_SIZE
+from wm_tf.models import devices
 
 _ENCODER_CHANNELS = (32, 64, 128, 256)
 _DECODER_CHANNELS_AND_KERNELS = ((128, 5), (64, 5), (32, 6), (3, 6))
@@ -197,7 +198,7 @@ class Vision(keras.Model):
         mean, log_variance = self.encode(frame)
         latent = mean
         if training:
-            normal = keras.random.normal(tf.shape(mean), seed=self.seed_generator)
+            normal = devices.rows_of_batch(self._normal, tf.shape(mean)[0])
             latent = mean + tf.exp(0.5 * log_variance) * normal
         return {
             "mean": mean,
@@ -205,6 +206,9 @@ class Vision(keras.Model):
             "latent": latent,
             "frame": self.decode(latent),
         }
+
+    def _normal(self, rows: Any) -> Any:
+        return keras.random.normal([rows, self.latent_size], seed=self.seed_generator)
 
     def compute_loss(
         self,
@@ -220,7 +224,8 @@ class Vision(keras.Model):
         kl = kl_divergence(y_pred["mean"], y_pred["log_variance"])
         self.reconstruction_metric.update_state(squared_error)
         self.kl_metric.update_state(kl)
-        return tf.reduce_mean(squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size))
+        loss = squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size)
+        return tf.reduce_mean(loss) / devices.count()
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from wm_tf import storage
+from wm_tf.data.episodes import check_metadata
 from wm_tf.errors import UserError
 from wm_tf.pipeline.run import Run, Values
 
@@ -64,7 +65,9 @@ def controllers(run: Run) -> list[Evolved]:
         for env, name in CONTROLLER_STAGES.items():
             path = run.checkpoint(name, round_index)
             if path.exists():
-                arrays, _ = storage.read_npz(path)
+                from wm_tf.evolution.train import read_state
+
+                arrays, _ = read_state(path, run.config.task)
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
                 best = max((score for _, score, _ in tried), default=-np.inf)
                 found.append(Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env))
@@ -97,8 +100,17 @@ def best_of_round(run: Run, round_index: int) -> Evolved:
 
 
 def networks(run: Run, round_index: int) -> Values:
-    """Which V and M a round has."""
-    return {
-        model: storage.stamp(run.required_checkpoint(model, round_index))
-        for model in ("vision", "memory")
-    }
+    """Which V and M a round has; other ones have what was made from them removed.
+
+    Raises:
+      DamagedFile: the checkpoint of one is damaged or foreign, which does not make it another one.
+    """
+    from wm_tf.training.checkpoint import FORMAT_VERSION
+
+    found = {}
+    for model in ("vision", "memory"):
+        path = run.required_checkpoint(model, round_index)
+        held = {"format_version": 1, **storage.read_metadata(path)}  # the first ones did not say
+        check_metadata(path, held, "checkpoint", FORMAT_VERSION, run.config.task)
+        found[model] = storage.stamp(path)
+    return found

@@ -20,6 +20,7 @@ from wm_tf.pipeline.checkpoints import (
     load_vision,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part
+from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.run import Run, Values, array_digest
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -120,6 +121,7 @@ def _training_facts(run: Run, round_index: int) -> Values:
         "what": f"{run.config.preset} preset, {round_index + 1} rounds",
         "seconds": sum(record["seconds"] for record in records.values()),
         "seeds": {"run": run.config.seed},
+        "machine": manifest.machine(),
         "stages": {
             name: {**record["result"], "seconds": record["seconds"]}
             for name, record in records.items()
@@ -139,7 +141,7 @@ def _export(
     stages = run.config.round(round_index)
     facts = manifest.Facts(
         environment=task_module(task.name).ENVIRONMENT,
-        end=manifest.EndRule("never", odds_correction=stages.memory.done_positive_weight),
+        end=end_rule(run, round_index),
         temperature=stages.controller.temperature,
         preset=run.config.preset,
         config={
@@ -168,6 +170,7 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
         "vision": storage.stamp(run.required_checkpoint("vision", round_index)),
         "memory": storage.stamp(run.required_checkpoint("memory", round_index)),
         "controller": None if controller is None else array_digest(controller),
+        "end": end_rule(run, round_index).as_dict(),
     }
 
 

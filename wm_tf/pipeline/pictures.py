@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from wm_tf.config import Task
 from wm_tf.data.episodes import Episode
+from wm_tf.dream.world import Dream, DreamState
+from wm_tf.envs import task_module
 from wm_tf.models import Memory, Vision, mixture
 from wm_tf.serving.initial import InitialLatents
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from wm_tf.pipeline.sweep import Line
 
 COLUMNS = 12
 SCALE = 2
 STEPS_BETWEEN = 10
 
-HELD: Mapping[str, Mapping[str, tuple[float, ...]]] = {
-    "car_racing": {
-        "dreamt, gas": (0.0, 0.4, 0.0),
-        "dreamt, left": (-0.6, 0.3, 0.0),
-        "dreamt, right": (0.6, 0.3, 0.0),
-    },
-    "take_cover": {
-        "dreamt, stay": (0.0,),
-        "dreamt, left": (-1.0,),
-        "dreamt, right": (1.0,),
-    },
-}
-"""The keys held in the rows of a contact sheet: action by label."""
+FOLLOWED_SECONDS = 2
+"""How long M follows the real frames before it dreams on (car_racing zooms in for a second)."""
+DREAMT_SECONDS = 4
+PICTURES_PER_SECOND = 17
 
 
 def contact_sheet(
@@ -38,8 +38,10 @@ def contact_sheet(
     """A PNG: real frames, their reconstructions, and dreams of one start under held keys."""
     rows = _real_and_reconstructed(vision, episode)
     latent, h, c = _start(task, starts)
-    for label, action in HELD[task.name].items():
-        rows[label] = _dream(vision, memory, (latent, h, c), np.array([action], np.float32))
+    for label, action in task_module(task.name).DEMONSTRATED.items():
+        rows[f"dreamt, {label}"] = _dream(
+            vision, memory, (latent, h, c), np.array([action], np.float32)
+        )
     return _png(np.concatenate([_row(label, frames) for label, frames in rows.items()]))
 
 
@@ -76,6 +78,37 @@ def _dream(
     return np.stack(frames)
 
 
+def real_beside_dream(dream: Dream, episode: Episode) -> bytes:
+    """A GIF: a real episode, and what M dreams from one of its moments on under the same actions.
+
+    Up to that moment M follows the real frames; from there on it sees none.
+    """
+    task = dream.task
+    first = min(FOLLOWED_SECONDS * task.steps_per_second, episode.steps // 3)
+    last = min(first + DREAMT_SECONDS * task.steps_per_second, episode.steps)
+    every = max(1, round(task.steps_per_second / PICTURES_PER_SECOND))
+    state = _followed(dream, episode, first)
+    pictures = []
+    for step in range(first, last):
+        if (step - first) % every == 0:
+            pair = {"real": episode.frames[step], "dreamt": dream.frame(state)[0]}
+            rows = [_row(label, frame[np.newaxis]) for label, frame in pair.items()]
+            pictures.append(np.concatenate(rows, axis=1))
+        action = episode.actions[np.newaxis, step]
+        state = dream.step(state, action, dream.models.temperature).state
+    return _gif(pictures, every / task.steps_per_second)
+
+
+def _followed(dream: Dream, episode: Episode, steps: int) -> DreamState:
+    """The state of M after so many real steps."""
+    mean, _ = dream.models.encode(episode.frames[: steps + 1])
+    h = c = np.zeros((1, dream.task.hidden_size), np.float32)
+    for t in range(steps):
+        out = dream.models.step(mean[t : t + 1], episode.actions[t : t + 1], h, c)
+        h, c = out["h"], out["c"]
+    return DreamState(mean[steps : steps + 1], h, c, seed=1, step=0)
+
+
 def training_curve(title: str, selections: Sequence[tuple[float, float, float]]) -> bytes:
     """A PNG of scores on the selection seeds: (generation, mean, standard error) each."""
     from matplotlib.figure import Figure
@@ -86,6 +119,29 @@ def training_curve(title: str, selections: Sequence[tuple[float, float, float]])
     axes.errorbar(generation, mean, error, marker="o", capsize=3)
     axes.set(title=title, xlabel="generation", ylabel="return on the selection seeds")
     axes.grid(alpha=0.3)
+    return _figure_png(figure)
+
+
+def temperature_curve(title: str, lines: Sequence[Line]) -> bytes:
+    """A PNG of virtual and actual scores with their standard errors over temperature."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    temperatures = [line.temperature for line in lines]
+    for label, scores in (
+        ("in the dream", [line.virtual for line in lines]),
+        ("in the real environment", [line.actual for line in lines]),
+    ):
+        means, errors = ([score[key] for score in scores] for key in ("mean", "se"))
+        axes.errorbar(temperatures, means, errors, marker="o", capsize=3, label=label)
+    axes.set(title=title, xlabel="temperature of the dream", ylabel="mean return")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _figure_png(figure)
+
+
+def _figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -106,3 +162,12 @@ def _row(label: str, frames: np.ndarray) -> np.ndarray:
 def _png(image: np.ndarray) -> bytes:
     _, data = cv2.imencode(".png", image[..., ::-1])
     return data.tobytes()
+
+
+def _gif(pictures: Sequence[np.ndarray], seconds: float) -> bytes:
+    """An animation in 64 colours: with fewer the car loses its red."""
+    first, *others = (Image.fromarray(picture).quantize(64) for picture in pictures)
+    milliseconds = 10 * round(100 * seconds)  # GIF counts hundredths
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return buffer.getvalue()

@@ -64,7 +64,7 @@ class Run:
             for key in ("format_version", "task"):
                 if held.get(key) != content[key]:
                     raise UserError(
-                        f"{folder}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
+                        f"{path}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
                     )
         else:
             held = {}
@@ -121,7 +121,7 @@ class Run:
         folders = [self.rollouts(index) for index in range(last_round + 1)]
         paths = [path for folder in folders for path in sorted(folder.glob("episode-*.npz"))]
         paths = paths or episode_paths(self.rollouts(0))
-        return intact_episodes(paths, self.skip_corrupt)
+        return intact_episodes(paths, self.config.task, self.skip_corrupt)
 
     def stage(
         self,
@@ -149,11 +149,12 @@ class Run:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
         """
         path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
-        record = self._record(path, inputs)
-        if record is None:
+        record = self._record(path)
+        if record is None or record["inputs"] != inputs:
             for file in partial:
                 file.unlink(missing_ok=True)
-            record = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
+            begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
+            record = {**self._kind, **begun}
             storage.write_json(path, record)
         if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
             start = time.monotonic()
@@ -178,15 +179,22 @@ class Run:
     def stage_record(self, name: str, round_index: int) -> Values | None:
         """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""
         path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
-        record = storage.read_json(path) if path.exists() else {"done": False}
-        return record if record["done"] else None
+        record = self._record(path)
+        return record if record is not None and record["done"] else None
 
-    @staticmethod
-    def _record(path: Path, inputs: Mapping[str, Any]) -> Values | None:
+    @property
+    def _kind(self) -> Values:
+        return {"format_version": FORMAT_VERSION, "task": self.config.task.name}
+
+    def _record(self, path: Path) -> Values | None:
         if not path.exists():
             return None
         record = storage.read_json(path)
-        return record if record.get("inputs") == inputs else None
+        for key, expected in self._kind.items():
+            held = record.get(key, expected)  # the first ones did not say
+            if held != expected:
+                raise DamagedFile(f"{path}: {key}: expected {expected!r}, got {held!r}")
+        return record
 
     def _intact(self, files: Mapping[str, str]) -> bool:
         try:

@@ -16,11 +16,12 @@ import numpy as np
 from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
 from wm_tf.dream.population import PopulationRollout
-from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, select_score
+from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
 from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_parameters, networks
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
+from wm_tf.pipeline.ends import measure_ends
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
@@ -28,13 +29,14 @@ from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
 from wm_tf.training import checkpoint
+from wm_tf.training.devices import strategy
 from wm_tf.training.fit import Places
 from wm_tf.training.measure import measure_memory, measure_vision
 from wm_tf.training.memory import make_memory, train_memory
 from wm_tf.training.vision import make_vision, train_vision
 
 
-def vision_round(run: Run, round_index: int, config: VisionConfig) -> Values:
+def vision_round(run: Run, round_index: int, config: VisionConfig, devices: int = 1) -> Values:
     """Trains V on all episodes so far, going on from the round before."""
     if config.epochs == 0:
         return {}
@@ -42,7 +44,8 @@ def vision_round(run: Run, round_index: int, config: VisionConfig) -> Values:
     episodes = run.episodes(round_index)
 
     def train(places: Places, epochs: int) -> Values:
-        vision = make_vision(task, config, seed)
+        with strategy(devices, config.batch_size).scope():
+            vision = make_vision(task, config, seed)
         data = training_part(episodes)
         train_vision(vision, data, task, config, places, seed=seed, epochs=epochs)
         return measure_vision(vision, held_out_part(episodes), task)
@@ -50,16 +53,22 @@ def vision_round(run: Run, round_index: int, config: VisionConfig) -> Values:
     return _training_stage(run, "vision", round_index, config, episodes, train)
 
 
-def memory_round(run: Run, round_index: int, config: MemoryConfig) -> Values:
+def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int = 1) -> Values:
     """Trains M on all episodes so far, going on from the round before."""
     task, seed = run.config.task, run.config.seed
     latents = encode_rounds(run, round_index)
 
     def train(places: Places, epochs: int) -> Values:
-        memory = make_memory(task, config, seed)
+        with strategy(devices, config.batch_size).scope():
+            memory = make_memory(task, config, seed)
         data = training_part(latents)
         train_memory(memory, data, task, config, places, seed=seed, epochs=epochs)
-        return measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
+        weight, held_out = config.done_positive_weight, held_out_part(latents)
+        if not task.mortal:
+            return measure_memory(memory, held_out, task, weight)
+        ends = measure_ends(run, round_index, memory, latents, weight)
+        threshold = ends["end_value"] or 0.5
+        return measure_memory(memory, held_out, task, weight, threshold) | ends
 
     return _training_stage(run, "memory", round_index, config, latents, train)
 
@@ -72,15 +81,17 @@ def controller_round(
     *,
     env: Env = "dream",
     initial: np.ndarray | None = None,
+    name: str | None = None,
 ) -> Values:
     """Evolves C for the exported V and M, in the dream or in the real environment.
 
     Args:
       env: where the fitness comes from.
       initial: parameters [N] to begin with; None: the run's last controller, or zeros.
+      name: of the stage, for one that is not part of the procedure's rounds.
     """
     task, seed = run.config.task, run.config.seed
-    name = CONTROLLER_STAGES[env]
+    name = name or CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
     if initial is None:
         initial = last_parameters(run, round_index, env)
@@ -99,7 +110,7 @@ def controller_round(
         models = exported_models(run)
         evolved = evolve(
             _fitness(run, executor, round_index, config, env),
-            lambda parameters: select_score(
+            lambda parameters: real_returns(
                 executor,
                 task,
                 models,
@@ -123,21 +134,23 @@ def controller_round(
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
 
-def _fitness(
-    run: Run, executor: Executor, round_index: int, config: ControllerConfig, env: Env
-) -> FitnessFunction:
-
-    task = run.config.task
-    seed = _round_seed(run, Purpose.FITNESS, round_index)
-    models = exported_models(run)
-    if env == "real":
-        return RealFitness(executor, task, models, config, seed)
+def dream_fitness(run: Run, config: ControllerConfig, seed: int) -> DreamFitness:
+    """Fitness in the dream of the run's exports."""
+    task, models = run.config.task, exported_models(run)
     folder = models.folder / task.name
     _, memory, _ = load_keras(models.folder, task.name)
     end = manifest.EndRule.of(manifest.read(folder, task.name))
-    return DreamFitness(
-        task, PopulationRollout(task, memory, end), InitialLatents.read(folder, task), config, seed
-    )
+    starts = InitialLatents.read(folder, task)
+    return DreamFitness(task, PopulationRollout(task, memory, end), starts, config, seed)
+
+
+def _fitness(
+    run: Run, executor: Executor, round_index: int, config: ControllerConfig, env: Env
+) -> FitnessFunction:
+    seed = _round_seed(run, Purpose.FITNESS, round_index)
+    if env == "dream":
+        return dream_fitness(run, config, seed)
+    return RealFitness(executor, run.config.task, exported_models(run), config, seed)
 
 
 def _training_stage(

@@ -17,6 +17,15 @@ _MODELS: Mapping[str, str] = {
     "memory": "M (a mixture-density LSTM)",
     "controller": "C (a linear controller)",
 }
+_PLAYERS: Mapping[str, str] = {
+    "random": "the task's random policy",
+    "controller": "controllers of the round before",
+}
+_LICENCES: Mapping[str, str] = {
+    "car_racing": "The environment: gymnasium (MIT) and Box2D (zlib).",
+    "take_cover": "The environment: ViZDoom (MIT), whose engine ZDoom has licences of its own, and "
+    "Freedoom's graphics (BSD).",
+}
 _IMAGES: Mapping[str, str] = {
     "contact_sheet.png": "Real frames, their reconstructions and frames dreamt under held keys",
     "training.png": "Training curves",
@@ -38,12 +47,15 @@ def render(manifest: Mapping[str, Any], files: Collection[str]) -> str:
         _introduction(manifest, models),
         *(f"![{text}]({name})" for name, text in _IMAGES.items() if name in files),
         _scores(manifest["scores"]),
+        _environment(manifest["environment"]),
+        _data(manifest),
         _training(manifest),
         _signatures(manifest, models),
         _use(manifest),
         _limits(manifest),
+        _licences(manifest),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _header(manifest: Mapping[str, Any]) -> str:
@@ -80,7 +92,7 @@ def _result(manifest: Mapping[str, Any], score: Mapping[str, Any]) -> list[str]:
         f"      type: {environment}",
         "    metrics:",
         "    - type: mean_reward",
-        f"      value: {_quoted(_mean_and_deviation(score))}",
+        f"      value: {_quoted(mean_and_deviation(score))}",
         "      name: mean_reward",
         "      verified: false",
     ]
@@ -111,19 +123,48 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
     for score in scores:
         figures = " | ".join(_figure(score.get(key)) for key in ("se", "min", "max"))
         rows.append(
-            f"| {_where(score)} | {score.get('episodes', '')} | {_mean_and_deviation(score)} "
+            f"| {place(score)} | {score.get('episodes', '')} | {mean_and_deviation(score)} "
             f"| {figures} | `{score.get('command', '')}` |"
         )
     return "\n".join(rows)
 
 
+def _environment(environment: Mapping[str, Any]) -> str:
+    settings = environment.get("settings", {})
+    lines = ["## Environment", ""]
+    lines.append(
+        f"`{environment.get('id', 'unknown')}`, version {environment.get('version', '?')}."
+    )
+    return "\n".join([*lines, *(f"- {name}: {_plain(value)}" for name, value in settings.items())])
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    """How many episodes were played for these models, and by whom; nothing where none is told."""
+    played = manifest["training"].get("stages", {})
+    rounds = [
+        (f"{stage['goal']} episodes by {_PLAYERS[stage['policy']]}", played.get(name, {}))
+        for name, stage in manifest["config"].get("stages", {}).items()
+        if name.startswith("collect")
+    ]
+    if not rounds:
+        return ""
+    lines = ["## Data", "", "Played for these models, in this order:"]
+    for text, figures in rounds:
+        steps = f", {figures['steps']:,} steps" if "steps" in figures else ""
+        lines.append(f"- {text}{steps}")
+    return "\n".join(lines)
+
+
 def _training(manifest: Mapping[str, Any]) -> str:
-    lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
     facts = dict(manifest["training"])
     stages = facts.pop("stages", {})
+    if "seconds" in facts:
+        facts["time"] = f"{facts.pop('seconds') / 60:.0f} minutes of computing"
+    if "machine" in facts:
+        facts["machine"] = machine(facts["machine"])
+    facts["packages"] = versions(manifest["packages"])
+    lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    lines.append(f"- packages: {versions}")
     if stages:
         lines += ["", "| stage | minutes | figures (on held-out episodes) |", "|---|---|---|"]
         lines += [_stage(name, dict(figures)) for name, figures in stages.items()]
@@ -133,7 +174,7 @@ def _training(manifest: Mapping[str, Any]) -> str:
 def _stage(name: str, figures: dict[str, Any]) -> str:
     minutes = figures.pop("seconds", 0.0) / 60
     numbers = ", ".join(
-        f"{key.replace('_', ' ')} {value:.4g}"
+        f"{key.replace('_', ' ')} {value:{',' if isinstance(value, int) else '.4g'}}"
         for key, value in figures.items()
         if isinstance(value, int | float)
     )
@@ -167,8 +208,9 @@ def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:
 def _use(manifest: Mapping[str, Any]) -> str:
     task = TASKS[manifest["task"]]
     return (
-        "## Use\n\n"
-        "To drive in the dream, to train agents in it, and to study world models.\n\n"
+        "## Intended use\n\n"
+        "To play in the dream, to train agents in it, and to study world models: research and "
+        "teaching. Not for anything outside of this game.\n\n"
         "```python\n"
         "import gymnasium\nimport wm_tf\n\n"
         f'env = gymnasium.make("{task.dream}")\n'
@@ -196,19 +238,35 @@ def _limits(manifest: Mapping[str, Any]) -> str:
         "## Limits\n\n"
         f"{ends}{'' if end.rule == 'never' else taken_out}. The models know what their episodes "
         "showed, no more: far from it a dream drifts, and a controller may find actions whose "
-        "dreamt reward is not real. They say nothing about real driving.\n\n"
-        "## Licences\n\n"
-        "Code and weights: MIT. The environments have licences of their own."
+        "dreamt reward is not real. They say nothing about what is not this game."
     )
 
 
-def _mean_and_deviation(score: Mapping[str, Any]) -> str:
+def _licences(manifest: Mapping[str, Any]) -> str:
+    environment = _LICENCES.get(manifest["task"], "The environment has licences of its own.")
+    return f"## Licences\n\nCode and weights: MIT. {environment}"
+
+
+def mean_and_deviation(score: Mapping[str, Any]) -> str:
+    """A score as the metric ``mean_reward`` is written."""
     return f"{score['mean']:.1f} +/- {score['std']:.1f}"
 
 
-def _where(score: Mapping[str, Any]) -> str:
+def place(score: Mapping[str, Any]) -> str:
+    """Where a score was reached."""
     frames = f", {score['frames']} frames" if score.get("frames") else ""
-    return f"{score.get('env', '')}{frames}, seed {score.get('seed', '')}"
+    temperature = f", temperature {score['temperature']:g}" if "temperature" in score else ""
+    return f"{score.get('env', '')}{frames}{temperature}, seed {score.get('seed', '')}"
+
+
+def machine(facts: Mapping[str, Any]) -> str:
+    """A machine, as `manifest.machine` describes it, in a line."""
+    return "{processor}, {cores} cores, {system}".format(**facts)
+
+
+def versions(packages: Mapping[str, str]) -> str:
+    """Packages with their versions, in a line."""
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def _shape(shape: Sequence[int | None]) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
 from wm_tf.errors import RunFailed
 from wm_tf.models import Controller, Memory, Vision, mixture
-from wm_tf.serving import contract, golden, manifest
+from wm_tf.serving import contract, golden, manifest, tensorflow_serving
 from wm_tf.serving.decoder import FoldedDecoder
 from wm_tf.serving.folder import describe, replacing
 from wm_tf.serving.initial import InitialLatents
@@ -66,6 +65,7 @@ def export(
             describe(aside, manifest.build(task, facts), assets or {})
     except tf.errors.OpError as error:  # what TensorFlow makes of a full disk
         raise RunFailed(f"cannot write {folder}: {error.message}") from error
+    tensorflow_serving.write_config(folder.parent)
     return folder
 
 
@@ -75,14 +75,13 @@ def _write(
     functions: Mapping[str, tuple[list[tf.Variable], _Functions]],
     initial_latents: InitialLatents,
 ) -> None:
-    traced: dict[str, dict[str, Any]] = {}
-    for name, (weights, calls) in functions.items():
-        traced[name] = {
-            signature: _trace(task, name, signature, call) for signature, call in calls.items()
-        }
-        _save(weights, name, traced[name], folder / name / contract.VERSION)
+    calls: dict[tuple[str, str], golden.Call] = {}
+    for model, (weights, its_functions) in functions.items():
+        traced = {name: _trace(task, model, name, call) for name, call in its_functions.items()}
+        _save(weights, model, traced, folder / model / contract.VERSION)
+        calls |= {(model, name): _numpy_call(function) for name, function in traced.items()}
     initial_latents.write(folder)
-    _write_golden(folder, task, traced)
+    golden.write(folder, task, calls)
 
 
 def _vision_functions(vision: Vision) -> tuple[list[tf.Variable], _Functions]:
@@ -152,18 +151,8 @@ def _save(weights: list[tf.Variable], model: str, traced: Mapping[str, Any], fol
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def _write_golden(folder: Path, task: Task, traced: Mapping[str, Mapping[str, Any]]) -> None:
-    generator = np.random.default_rng(golden.SEED)
-    inputs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    outputs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    for model, functions in traced.items():
-        for name, function in functions.items():
-            signature = contract.SIGNATURES[model][name]
-            arrays = contract.example_inputs(task, signature, golden.ROWS, generator)
-            results = function(**{key: tf.constant(array) for key, array in arrays.items()})
-            inputs[model, name] = arrays
-            outputs[model, name] = {key: result.numpy() for key, result in results.items()}
-    golden.write(folder, inputs, outputs)
+def _numpy_call(function: Any) -> golden.Call:
+    return lambda **arrays: function(**{key: tf.constant(array) for key, array in arrays.items()})
 
 
 def variables(model: Vision | Memory | Controller) -> list[tf.Variable]:

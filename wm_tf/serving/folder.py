@@ -1,6 +1,7 @@
 """A task's folder as a whole: replaced in one step, and described by its card and manifest.
 
-    TASK/{vision,memory,controller}/1/    SavedModels, see `wm_tf.serving.contract`
+    TASK/{vision,memory,controller}/1/    SavedModels, see `wm_tf.serving.contract`, with requests
+                                          for warm-up, see `wm_tf.serving.tensorflow_serving`
     TASK/initial_latents.npz              see `wm_tf.serving.initial`
     TASK/golden.npz                       see `wm_tf.serving.golden`
     TASK/README.md                        model card, and the images that it shows
@@ -11,8 +12,10 @@ Nothing here needs TensorFlow.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any
 
 from wm_tf import storage
 from wm_tf.errors import RunFailed
-from wm_tf.serving import card, manifest
+from wm_tf.serving import card, manifest, tensorflow_serving
 
 
 @contextmanager
@@ -34,7 +37,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in folder.parent.glob(f".{folder.name}.*.new"):  # by a writer that was killed
+            shutil.rmtree(left, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
         _flush(aside)
@@ -46,7 +50,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def describe(folder: Path, described: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
-    """Writes assets, model card and then the manifest of what is in `folder`.
+    """Writes assets, warm-up requests, model card and then the manifest of what is in `folder`.
 
     Args:
       described: the manifest's content; its ``files`` are made anew.
@@ -54,6 +58,7 @@ def describe(folder: Path, described: Mapping[str, Any], assets: Mapping[str, by
     """
     for path, data in assets.items():
         storage.write_bytes(folder / path, data)
+    tensorflow_serving.write_warmup(folder, described["task"])
     (folder / card.FILE_NAME).unlink(missing_ok=True)
     text = card.render(described, manifest.checksums(folder))
     storage.write_bytes(folder / card.FILE_NAME, text.encode())
@@ -94,6 +99,7 @@ def renew(
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, aside / name)
         describe(aside, described, assets or {})
+    tensorflow_serving.write_config(folder.parent)
     return folder
 
 
@@ -106,6 +112,8 @@ def _flush(folder: Path) -> None:
 
 
 def _swap_in(aside: Path, folder: Path) -> None:
+    if folder.exists() and _exchange(aside, folder):
+        return
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     replaces = folder.exists()
     if replaces:
@@ -117,3 +125,13 @@ def _swap_in(aside: Path, folder: Path) -> None:
             os.rename(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two folders change their names in one step, where the system can (Linux)."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    paths = [os.fsencode(path.absolute()) for path in (one, other)]
+    return rename is not None and rename(here, paths[0], here, paths[1], exchange) == 0

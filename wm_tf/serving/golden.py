@@ -6,12 +6,18 @@ anyone who serves the models elsewhere can check them too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wm_tf import storage
+from wm_tf.config import Task
+from wm_tf.serving import contract
+
+Call = Callable[..., Mapping[str, Any]]
+"""A signature's function: named arrays to named arrays, or to tensors."""
 
 FILE_NAME = "golden.npz"
 ROWS = 3
@@ -23,17 +29,16 @@ ABSOLUTE_TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-3
 
 
-def write(
-    folder: Path,
-    inputs: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
-    outputs: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
-) -> None:
-    """Writes the golden values of each (model, signature)."""
+def write(folder: Path, task: Task, calls: Mapping[tuple[str, str], Call]) -> None:
+    """Writes the inputs, and what the functions of each (model, signature) make of them."""
+    generator = np.random.default_rng(SEED)
     arrays = {}
-    for kind, values in (("inputs", inputs), ("outputs", outputs)):
-        for (model, signature), tensors in values.items():
-            for name, array in tensors.items():
-                arrays[f"{model}.{signature}.{kind}.{name}"] = array
+    for (model, name), call in calls.items():
+        signature = contract.SIGNATURES[model][name]
+        inputs = contract.example_inputs(task, signature, ROWS, generator)
+        for kind, tensors in (("inputs", inputs), ("outputs", call(**inputs))):
+            for tensor, array in tensors.items():
+                arrays[f"{model}.{name}.{kind}.{tensor}"] = np.asarray(array)
     storage.write_npz(folder / FILE_NAME, arrays)
 
 

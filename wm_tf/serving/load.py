@@ -161,12 +161,12 @@ def load_keras(models: Path | str, task: str) -> tuple[Vision, Memory, Controlle
     sizes = get_task(task)
     vision = Vision(sizes.latent_size)
     memory = Memory(sizes.latent_size, sizes.action_size, sizes.hidden_size, sizes.mixtures)
-    _restore(vision, folder / "vision")
-    _restore(memory, folder / "memory")
+    _restore(vision, folder, "vision")
+    _restore(memory, folder, "memory")
     if not _wants_controller(folder, content, None):
         return vision, memory, None
     controller = Controller(sizes)
-    _restore(controller, folder / "controller")
+    _restore(controller, folder, "controller")
     return vision, memory, controller
 
 
@@ -182,19 +182,33 @@ def _load_model(folder: Path, task: Task, name: str) -> dict[tuple[str, str], Ca
     import tensorflow as tf
 
     path = folder / name / contract.VERSION
+    _check_names(path, name)
     try:
         module = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise DamagedFile(f"{path}: not a SavedModel that can be loaded ({error})") from error
     calls = {}
     for signature, tensors in contract.SIGNATURES[name].items():
-        if signature not in module.signatures:
-            held = ", ".join(sorted(module.signatures)) or "none"
-            raise DamagedFile(f"{path}: signature {signature!r} is missing (it has: {held})")
         function = module.signatures[signature]
         _check_signature(path, task, signature, tensors, function)
         calls[name, signature] = _as_numpy_call(module, function, task, tensors)
     return calls
+
+
+def _check_names(path: Path, model: str) -> None:
+    """Raises DamagedFile if a SavedModel lacks a signature; does not load it."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    try:
+        (graph,) = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
+    except (DecodeError, ValueError) as error:
+        raise DamagedFile(f"{path}: not a SavedModel ({error})") from None
+    held = sorted(name for name in graph.signature_def if not name.startswith("__"))
+    for signature in contract.SIGNATURES[model]:
+        if signature not in held:
+            there = ", ".join(held) or "none"
+            raise DamagedFile(f"{path}: signature {signature!r} is missing (it has: {there})")
 
 
 def _check_signature(
@@ -260,13 +274,14 @@ def _check_rows(signature: contract.Signature, arrays: Mapping[str, np.ndarray])
             )
 
 
-def _restore(model: Vision | Memory | Controller, folder: Path) -> None:
+def _restore(model: Vision | Memory | Controller, folder: Path, name: str) -> None:
     """Sets a model's weights to those that its SavedModel holds."""
     import tensorflow as tf
 
     from wm_tf.serving.export import variables
 
-    path = folder / contract.VERSION
+    path = folder / name / contract.VERSION
+    _check_names(path, name)
     reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     shapes = reader.get_variable_to_shape_map()
     for index, weight in enumerate(variables(model)):

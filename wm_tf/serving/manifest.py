@@ -3,8 +3,8 @@
 Keys: ``format_version``, ``task``, ``environment`` {id, version, settings}, ``latent_size``,
 ``hidden_size``, ``mixtures``, ``action_size``, ``steps_per_second``, ``end``, ``temperature``,
 ``preset``, ``config``, ``packages``, ``files`` {path: sha256}, ``training`` {what, seconds,
-seeds}, ``scores`` [{env, frames, seed, episodes, mean, std, se, min, max, command}], and the
-``sha256`` of the manifest itself that `wm_tf.storage.write_json` adds.
+seeds, machine}, ``scores`` [{env, frames, seed, episodes, mean, std, se, min, max, command}], and
+the ``sha256`` of the manifest itself that `wm_tf.storage.write_json` adds.
 
 How a dream ends stands in ``end`` {rule, value, odds_correction}. The end head is trained with the
 rare ending steps weighted w-fold, which multiplies the odds that it predicts by w. The exported
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,6 +150,21 @@ def packages() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def machine() -> dict[str, Any]:
+    """What this machine computes with: ``processor``, ``cores`` that may be used, ``system``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    allowed = getattr(os, "sched_getaffinity", None)
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": len(allowed(0)) if allowed else os.cpu_count(),
+        "system": platform.system(),
+    }
 
 
 def read(folder: Path, task: str) -> dict[str, Any]:

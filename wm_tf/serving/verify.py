@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wm_tf.config import TASKS, get_task
+from wm_tf.config import TASKS
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.serving import card, contract, golden, manifest
-from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import Models, load
 
 _ROWS = (1, 7)
@@ -34,49 +33,45 @@ def tasks_in(models: Path | str) -> list[str]:
     return found
 
 
-def verify(models: Path | str, task: str) -> list[str]:
+def verify(models: Path | str, task: str) -> dict[str, list[str]]:
     """What is wrong with a task's models: layout, manifest, checksums, signatures and numbers.
 
     Returns:
-      One line for each finding, none if all is well.
+      One line for each finding, none where all is well: of ``files`` (layout, manifest and
+      checksums) and, where there is none of these, of each model. What was altered is not run.
 
     Raises:
       UserError: an unknown task, or no folder of it.
     """
     folder = manifest.find_models(models, task)
     try:
-        content = manifest.read(folder, task)
-    except DamagedFile as error:
-        return [str(error)]
-    findings = _check_files(folder, content)
-    if findings:
-        return findings  # what was altered is not run
-    try:
-        InitialLatents.read(folder, get_task(task))
+        findings = _check_files(folder, manifest.read(folder, task))
+        if findings:
+            return {"files": findings}
         loaded = load(folder.parent, task)
     except DamagedFile as error:
-        return [str(error)]
-    for key in loaded.calls:
-        findings += _check_outputs(loaded, *key) + _check_golden(loaded, *key)
-    return findings
+        return {"files": [str(error)]}
+    checks: dict[str, list[str]] = {"files": []}
+    for model, name in loaded.calls:
+        checks.setdefault(model, [])
+        checks[model] += _check_outputs(loaded, model, name) + _check_golden(loaded, model, name)
+    return checks
 
 
-def info(models: Path | str, task: str) -> dict[str, Any]:
-    """What is in a task's models and where their scores come from: the manifest's facts.
+def verify_all(models: Path | str) -> None:
+    """Verifies all tasks' models and prints a line for each part that is sound, or its findings.
 
     Raises:
-      UserError, DamagedFile: there is no folder, or its manifest cannot be used.
+      UserError: there are no models, or something is wrong with them.
     """
-    folder = manifest.find_models(models, task)
-    content = manifest.read(folder, task)
-    names = [name for name in contract.SIGNATURES if contract.model_file(name) in content["files"]]
-    files = [folder / name for name in content["files"]]
-    return {
-        "folder": str(folder),
-        "models": {name: list(contract.SIGNATURES[name]) for name in names},
-        "bytes": sum(path.stat().st_size for path in files if path.is_file()),
-        **{key: value for key, value in content.items() if key != "files"},
-    }
+    wrong = 0
+    for task in tasks_in(models):
+        for part, findings in verify(models, task).items():
+            wrong += len(findings)
+            for line in findings or ["OK"]:
+                print(f"{task} {part}: {line}", flush=True)
+    if wrong:
+        raise UserError(f"{models}: {wrong} finding{'s' if wrong > 1 else ''}")
 
 
 def _check_files(folder: Path, content: dict[str, Any]) -> list[str]:
@@ -121,10 +116,13 @@ def _check_outputs(models: Models, model: str, name: str) -> list[str]:
 
 def _check_golden(models: Models, model: str, name: str) -> list[str]:
     place = f"{models.folder / model}: {name}"
-    inputs, expected = golden.read(models.folder, model, name)
-    if not inputs:
-        return [f"{place}: no golden outputs in {golden.FILE_NAME}"]
-    actual = models.calls[model, name](**inputs)
+    try:
+        inputs, expected = golden.read(models.folder, model, name)
+        if expected.keys() != contract.SIGNATURES[model][name].outputs.keys():
+            return [f"{place}: no golden outputs in {golden.FILE_NAME}, or not of this signature"]
+        actual = models.calls[model, name](**inputs)
+    except (DamagedFile, ValueError) as error:
+        return [f"{place}: {golden.FILE_NAME} cannot be used: {error}"]
     return [
         f"{place}: output {output}: not the golden one, the greatest difference is "
         f"{np.max(np.abs(actual[output] - values)):.2g}"

@@ -13,6 +13,8 @@ import numpy as np
 from wm_tf import storage
 from wm_tf.errors import DamagedFile
 
+FORMAT_VERSION = 1
+
 
 def save(path: Path, model: keras.Model, metadata: Mapping[str, Any]) -> None:
     """Writes a compiled model's state and JSON facts beside it, whole or not at all."""
@@ -21,7 +23,8 @@ def save(path: Path, model: keras.Model, metadata: Mapping[str, Any]) -> None:
         for group, variables in _variables(model).items()
         for index, variable in enumerate(variables)
     }
-    storage.write_npz(path, arrays, {**metadata, "kind": "checkpoint"}, compress=False)
+    held = {**metadata, "kind": "checkpoint", "format_version": FORMAT_VERSION}
+    storage.write_npz(path, arrays, held, compress=False)
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -66,6 +69,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, held = storage.read_npz(path)
     if held.get("kind") != "checkpoint":
         raise DamagedFile(f"{path}: not a checkpoint")
+    version = held.get("format_version", 1)  # the first ones did not say
+    if version != FORMAT_VERSION:
+        raise DamagedFile(f"{path}: format version {version}, expected {FORMAT_VERSION}")
     return arrays, held
 
 
@@ -73,7 +79,8 @@ def _variables(model: keras.Model, weights_only: bool = False) -> dict[str, list
     groups = {"weight": list(model.weights)}
     if not weights_only:
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
         groups["optimizer"] = list(model.optimizer.variables)
         groups["random"] = [model.seed_generator.state]
     return groups

@@ -11,7 +11,6 @@ import tensorflow as tf
 from wm_tf.config import Task
 from wm_tf.data.episodes import read_episode
 from wm_tf.data.latents import from_episode, read_latents, write_latents
-from wm_tf.errors import DamagedFile
 from wm_tf.models import Vision
 from wm_tf.progress import Progress
 from wm_tf.training import checkpoint
@@ -38,6 +37,9 @@ def encode_episodes(
       episodes: what to encode.
       encoded: where to, one file for each episode.
       task: of the episodes.
+
+    Raises:
+      DamagedFile: an episode or what is encoded of it is damaged or of another task.
     """
     name = checkpoint.digest(vision)
     pairs = zip(episodes, encoded, strict=True)
@@ -51,10 +53,7 @@ def encode_episodes(
 
 
 def _is_encoded(path: Path, task: Task, vision: str) -> bool:
-    try:
-        return path.exists() and read_latents(path, task).vision == vision
-    except DamagedFile:
-        return False
+    return path.exists() and read_latents(path, task).vision == vision
 
 
 _COMPILED: dict[int, tf.types.experimental.PolymorphicFunction] = {}

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from wm_tf import storage
 from wm_tf.data.streams import damage_in
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.progress import Progress
@@ -21,6 +23,7 @@ from wm_tf.training import checkpoint
 
 _DRAWS_PER_EPOCH = 2**20
 """By which the random numbers of epochs are apart."""
+_KEPT = "the checkpoint holds the weights of the epoch before"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def fit(
     done, seconds = 0, 0.0
     start = places.checkpoint if places.checkpoint.exists() else places.start
     if start is not None:
-        learning_rate = float(model.optimizer.learning_rate)
+        learning_rate = float(model.optimizer.learning_rate.numpy())
         earlier = checkpoint.restore(start, model)
         model.optimizer.learning_rate = learning_rate  # of this training, not of the one before
         done, seconds = int(earlier["epochs"]), float(earlier["seconds"])
@@ -75,27 +78,25 @@ def fit(
         for epoch in range(done, epochs):
             began = time.monotonic()
             watch = _Watch(progress, epoch)
-            history = _fit_epoch(model, batches(epoch), epoch, watch)
+            _fit_epoch(model, batches(epoch), epoch, watch)
             if not watch.steps:
                 raise UserError(f"{name}: there is less data to train on than one batch")
+            _check_finite(model, epoch)
             seconds += time.monotonic() - began
             state = {**facts, "epochs": epoch + 1, "seconds": seconds}
             checkpoint.save(places.checkpoint, model, state)
-            metrics = {key: values[-1] for key, values in history.history.items()}
-            log.write(epoch, seconds=seconds, **metrics)
+            log.write(epoch, seconds=seconds, **watch.metrics)
     return seconds
 
 
-def _fit_epoch(
-    model: keras.Model, stream: tf.data.Dataset, epoch: int, watch: _Watch
-) -> keras.callbacks.History:
-    done = int(model.optimizer.iterations)
+def _fit_epoch(model: keras.Model, stream: tf.data.Dataset, epoch: int, watch: _Watch) -> None:
+    done = int(model.optimizer.iterations.numpy())
     model.seed_generator.state.assign([model.seed, epoch * _DRAWS_PER_EPOCH])
     with warnings.catch_warnings():
         # The number of batches is not known beforehand, which Keras takes for a mistake.
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
         try:
-            history = model.fit(
+            model.fit(
                 stream,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
@@ -108,7 +109,15 @@ def _fit_epoch(
     # The call that meets the stream's end changes no weight, but TensorFlow may have counted it and
     # drawn for it before that: the same training would have other numbers from one time to another.
     model.optimizer.iterations.assign(done + watch.steps)
-    return history
+
+
+def _check_finite(model: keras.Model, epoch: int) -> None:
+    """The metrics of an epoch's last step are those of the weights before it."""
+    for weight in model.trainable_weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise RunFailed(
+                f"{weight.path} became NaN or infinite at the last step of epoch {epoch}; {_KEPT}"
+            )
 
 
 class Log:
@@ -131,8 +140,7 @@ class Log:
 
     def write(self, step: int, **figures: float) -> None:
         """Adds the figures of a step."""
-        with (self._folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        storage.append_line(self._folder / "metrics.jsonl", json.dumps({"step": step, **figures}))
         with self._events.as_default():
             for name, value in figures.items():
                 tf.summary.scalar(name, value, step=step)
@@ -146,14 +154,16 @@ class _Watch(keras.callbacks.Callback):
         self._progress = progress
         self._epoch = epoch
         self.steps = 0
+        self.metrics: dict[str, float] = {}
+        """Means over the epoch's steps so far; Keras's own also count the call without a batch."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         metrics = logs or {}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunFailed(
-                    f"{name} became {value} at step {batch} of epoch {self._epoch}; "
-                    "the checkpoint holds the weights of the epoch before"
+                    f"{name} became {value} at step {batch} of epoch {self._epoch}; {_KEPT}"
                 )
         self.steps += 1
+        self.metrics = dict(metrics)
         self._progress.advance(epoch=self._epoch, **metrics)

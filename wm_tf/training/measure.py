@@ -61,7 +61,11 @@ def _near_edge(frame: np.ndarray) -> np.ndarray:
 
 
 def measure_memory(
-    memory: Memory, latents: Sequence[Path], task: Task, odds_correction: float
+    memory: Memory,
+    latents: Sequence[Path],
+    task: Task,
+    odds_correction: float,
+    end_threshold: float = 0.5,
 ) -> dict[str, float]:
     """M's predictions on held-out episodes, each unrolled from its start.
 
@@ -69,10 +73,13 @@ def measure_memory(
       ``nll``: nats per latent dimension and step; ``nll_unchanged``: of the best Gaussian around
       the present z, the baseline that predicts no change; ``reward_explained_variance``: 1 - the
       share of the reward's variance that is left, per step; ``reward_explained_variance_25``: the
-      same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with more
-      than even odds, within `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not exist
-      are left out: of a reward that never varies, of ends where there is none or none predicted.
+      same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with a
+      probability above `end_threshold`, the weight of their loss taken out of it
+      (`odds_correction`), within `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not
+      exist are left out: of a reward that never varies, of ends where there is none or none
+      predicted.
     """
+    least = np.log(odds_correction) + np.log(end_threshold / (1.0 - end_threshold))
     unroll = tf.function(memory.unroll, reduce_retracing=True)
     nll: list[np.ndarray] = []
     change: list[np.ndarray] = []
@@ -91,8 +98,7 @@ def measure_memory(
         change.append((z[1:] - z[:-1])[:known])
         rewards.append(episode.rewards)
         predicted.append(out.reward.numpy()[0])
-        logit = out.done_logit.numpy()[0] - np.log(odds_correction)
-        ends.append(_found_ends(logit > 0.0, episode))
+        ends.append(_found_ends(out.done_logit.numpy()[0] > least, episode))
     variance = np.concatenate(change).var(axis=0)
     found, real, right, claimed = np.sum(ends, axis=0)
     result = {

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
-
 from wm_tf.config import MemoryConfig, Task
 from wm_tf.data.streams import sequence_batches
 from wm_tf.models import Memory
+from wm_tf.training.devices import Adam
 from wm_tf.training.fit import Places, fit
 
 
@@ -27,7 +26,7 @@ def make_memory(task: Task, config: MemoryConfig, seed: int) -> Memory:
         done_positive_weight=config.done_positive_weight,
         seed=seed,
     )
-    optimizer = keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.gradient_clip)
+    optimizer = Adam(config.learning_rate, global_clipnorm=config.gradient_clip)
     memory.compile(optimizer, jit_compile=False)
     return memory
 

@@ -1,0 +1,102 @@
+"""A Dask cluster whose worker is killed during a generation gives the numbers of this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tools import children, until
+
+from wm_tf import agent, storage
+from wm_tf.cluster import dask
+from wm_tf.config import ControllerConfig, get_task
+from wm_tf.evolution.fitness import RealFitness
+from wm_tf.execution import LocalExecutor
+from wm_tf.serving import manifest
+
+CAR = get_task("car_racing")
+CONFIG = ControllerConfig(population=16, rollouts=8, horizon=60)
+CANDIDATES = np.random.default_rng(1).normal(0.0, 0.1, (16, CAR.controller_parameters))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cluster(elsewhere: Path) -> Iterator:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_killed_dask_worker(
+    finished: Path,
+    tmp_path: Path,
+    elsewhere: Path,
+    cluster: object,
+    seen: Callable[[str], None],
+    chance: random.Random,
+) -> None:
+    """SIGKILL of one of two Dask workers in the middle of a generation"""
+    exports = finished / "exports"
+    models = agent.ModelsAt(exports, manifest.checksum(exports / "car_racing"))
+
+    def fitness(executor: object) -> np.ndarray:
+        return RealFitness(executor, CAR, models, CONFIG, seed=1)(CANDIDATES, 0).returns
+
+    with LocalExecutor(2) as local:
+        undisturbed = fitness(local)
+    with dask(cluster.scheduler_address, timeout=300) as executor:
+        np.testing.assert_array_equal(fitness(executor), undisturbed)
+        began = time.monotonic()
+        np.testing.assert_array_equal(fitness(executor), undisturbed)
+        usual = time.monotonic() - began
+        victim = chance.choice([worker.pid for worker in cluster.workers.values()])
+        family = [pid for pid, _ in children(victim)]
+        killer = threading.Timer(
+            chance.uniform(0.2, 0.7) * usual, os.kill, (victim, signal.SIGKILL)
+        )
+        killer.start()
+        np.testing.assert_array_equal(fitness(executor), undisturbed)
+        killer.join()
+    assert family and until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), 10)
+    (store,) = elsewhere.glob("wm_tf_models_*")
+    assert len(list(store.iterdir())) == 1
+    seen(
+        "fitness of 128 rollouts bitwise that of local processes, undisturbed and with the kill; "
+        "the killed worker's own process gone; the models came once"
+    )
+
+
+def test_command_on_dask(
+    finished: Path, tmp_path: Path, cluster: object, seen: Callable[[str], None]
+) -> None:
+    """--executor dask --scheduler ADDRESS"""
+    scores = []
+    for flags in ((), ("--executor", "dask", "--scheduler", cluster.scheduler_address)):
+        path = tmp_path / f"{len(flags)}.json"
+        command = ("evaluate", "car_racing", "--episodes", "3", "--frames", "fast", "--json", path)
+        subprocess.run(
+            [sys.executable, "-m", "wm_tf", *map(str, command), *flags,
+             "--models", str(finished / "exports")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        scores.append(storage.read_json(path)["returns"])
+    assert scores[0] == scores[1]
+    seen(f"evaluate gave the same returns as on local processes: {scores[0]}")

@@ -1,0 +1,176 @@
+"""Chunks of rollouts on other machines, through any executor that reaches them.
+
+    with dask("tcp://head:8786", timeout=1800) as executor:
+        outcomes = map_chunks(executor, agent.play, chunks)
+
+A chunk gives the same numbers there as here, because it is played by the same kind of process:
+under each worker of the cluster is a `LocalExecutor` with one, which has one thread, a time-out
+and an end. A worker asks for nothing: models come to it by their content, as a parcel beside the
+chunk, and the episodes that are recorded come back with the result and are written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import multiprocessing.util
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wm_tf import agent, storage
+from wm_tf.errors import RunFailed, UserError
+from wm_tf.execution import LocalExecutor
+from wm_tf.extras import require
+from wm_tf.serving import parcel
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Play = Callable[[agent.Chunk], list[agent.Outcome]]
+Share = Callable[[agent.ModelsAt, str], Any]
+"""What to hand to an executor so that a task's models, packed, are at hand where a call is made."""
+
+_CONNECT_SECONDS = 30
+
+
+class RemoteExecutor(Executor):
+    """Plays chunks on the machines of another executor.
+
+    Args:
+      executor: reaches them (Dask's, MPI's).
+      timeout: seconds for one chunk; None: no limit.
+      share: how models reach them; None: they have the models' folder, by the same path.
+      workers: how many there are at present.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        timeout: float | None = None,
+        share: Share | None = None,
+        workers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        self._executor = executor
+        self._timeout = timeout
+        self._share = share
+        self._workers = workers
+
+    @property
+    def workers(self) -> int:
+        return self._workers()
+
+    def submit(self, function: Play, chunk: agent.Chunk, /) -> Future[Any]:  # type: ignore[override]
+        """Schedules `function(chunk)`."""
+        models = None
+        if self._share is not None and chunk.models is not None:
+            models = self._share(chunk.models, chunk.task)
+        reply = self._executor.submit(_play_there, function, chunk, models, self._timeout)
+        return _Delivery(reply, chunk)
+
+
+class _Delivery(Future[Any]):
+    """A reply from another machine, done when the episodes in it are written."""
+
+    def __init__(self, reply: Future[Any], chunk: agent.Chunk) -> None:
+        super().__init__()
+        self._reply = reply
+        self._records = [rollout.record for rollout in chunk.rollouts if rollout.record is not None]
+        reply.add_done_callback(self._receive)
+
+    def cancel(self) -> bool:
+        self._reply.cancel()
+        return super().cancel()
+
+    def _receive(self, reply: Future[Any]) -> None:
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            outcomes, episodes = reply.result()
+            for path, data in zip(self._records, episodes, strict=True):
+                storage.write_bytes(path, data)
+            self.set_result(outcomes)
+        except BaseException as error:  # a cancelled reply is none of the Exceptions
+            self.set_exception(error)
+
+
+def _play_there(
+    function: Play, chunk: agent.Chunk, models: bytes | None, timeout: float | None
+) -> tuple[list[agent.Outcome], list[bytes]]:
+    """On the other machine: (what the chunk gives, the episodes that it records)."""
+    if models is not None and chunk.models is not None:
+        parcel.unpack(models, chunk.models.checksum)
+    with tempfile.TemporaryDirectory(prefix="wm_tf_") as folder:
+        rollouts = [
+            rollout if rollout.record is None
+            else dataclasses.replace(rollout, record=Path(folder) / str(index))
+            for index, rollout in enumerate(chunk.rollouts)
+        ]  # fmt: skip
+        moved = dataclasses.replace(chunk, rollouts=tuple(rollouts))
+        outcomes = _process(timeout).submit(function, moved).result()
+        return outcomes, _contents(rollouts)
+
+
+def _contents(rollouts: Sequence[agent.Rollout]) -> list[bytes]:
+    return [rollout.record.read_bytes() for rollout in rollouts if rollout.record is not None]
+
+
+_started: dict[float | None, LocalExecutor] = {}
+_starting = threading.Lock()
+
+
+def _process(timeout: float | None) -> LocalExecutor:
+    """This worker's own process, which stays; the worker's threads take turns."""
+    with _starting:
+        if timeout not in _started:
+            # Dask forbids its workers to have children, lest they stay behind; ours leave.
+            multiprocessing.current_process().daemon = False
+            _started[timeout] = LocalExecutor(1, timeout)
+            multiprocessing.util.Finalize(None, _started[timeout].kill, exitpriority=1)
+        return _started[timeout]
+
+
+@contextlib.contextmanager
+def dask(address: str, timeout: float | None = None) -> Iterator[RemoteExecutor]:
+    """The workers of a Dask cluster, as an executor.
+
+    Args:
+      address: of its scheduler, such as ``tcp://head:8786``.
+      timeout: seconds for one chunk.
+
+    Raises:
+      UserError: ``distributed`` is not installed, or no scheduler answers there.
+      RunFailed: the scheduler has no workers.
+    """
+    require("distributed", "distributed")
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler: no Dask scheduler answers at {address} ({error})") from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+        except TimeoutError:
+            raise RunFailed(f"the scheduler at {address} has no workers") from None
+        executor = client.get_executor(pure=False)
+        yield RemoteExecutor(executor, timeout, _scatter(client), lambda: len(client.nthreads()))
+
+
+def _scatter(client: Client) -> Share:
+    """Hands models to Dask once; its workers fetch them from each other, each of them once."""
+    held: dict[str, Any] = {}
+
+    def share(models: agent.ModelsAt, task: str) -> Any:
+        known = held.get(models.checksum)
+        if known is None or known.status != "finished":  # those who had them are gone
+            held.clear()
+            known = held[models.checksum] = client.scatter(parcel.pack(models.folder, task))
+        return known
+
+    return share

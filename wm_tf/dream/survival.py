@@ -1,0 +1,109 @@
+"""How long dreams last under the task's random policy: by this the rule of their end is chosen.
+
+The end head gives a probability at every step; what ends a dream, a draw with that probability or
+its passing a threshold, is chosen so that the random policy survives as long as in the real task.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from wm_tf import seeding
+from wm_tf.config import Task
+from wm_tf.dream.differentiable import rollout
+from wm_tf.dream.world import DreamState, has_ended
+from wm_tf.envs import task_module
+from wm_tf.models import Memory
+from wm_tf.serving.initial import InitialLatents
+from wm_tf.serving.manifest import EndRule
+
+DREAMS_PER_CALL = 32
+TOLERANCE = 0.2
+"""How far the mean survival may be from the real one, as a share of it."""
+THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
+
+
+class RandomDreams(NamedTuple):
+    """N dreams of T steps under the random policy, as if none of them ended."""
+
+    reward: np.ndarray  # [N, T]
+    done_probability: np.ndarray  # as the end head was trained, [N, T]
+    uniform: np.ndarray  # random numbers for the rule ``sampled``, [N, T]
+
+    def lengths(self, end: EndRule) -> np.ndarray:
+        """Steps until each dream ends by a rule, T for one that does not; int [N]."""
+        ended = has_ended(end, self.done_probability, self.uniform)
+        ended[:, -1] = True
+        return ended.argmax(axis=1) + 1
+
+
+def random_dreams(
+    task: Task,
+    memory: Memory,
+    starts: InitialLatents,
+    *,
+    episodes: int,
+    streams: Sequence[np.random.SeedSequence],
+    temperature: float,
+    steps: int | None = None,
+) -> RandomDreams:
+    """Dreams under the task's random policy.
+
+    Args:
+      task: whose dreams they are.
+      memory: M.
+      starts: where they begin.
+      episodes: N.
+      streams: of the random numbers, one for each call of `DREAMS_PER_CALL` dreams.
+      temperature: greater than 0.
+      steps: T; None: the time limit of the real task.
+    """
+
+    @tf.function
+    def dream(latent, h, c, seed, actions):  # type: ignore[no-untyped-def]
+        start = DreamState(latent, h, c, seed, 0)
+        dreamt = rollout(memory, start, actions, temperature=temperature)
+        return dreamt.reward, dreamt.done_probability
+
+    parts = []
+    for stream in streams:
+        random = np.random.default_rng(stream)
+        state = starts.sample(random, DREAMS_PER_CALL, task.hidden_size)
+        policies = [task_module(task.name).random_policy(random) for _ in range(DREAMS_PER_CALL)]
+        actions = np.stack(
+            [list(itertools.islice(policy, steps or task.max_steps)) for policy in policies]
+        )
+        seed = tf.constant(seeding.environment_seed(stream), tf.int32)
+        reward, probability = dream(*map(tf.constant, state), seed, tf.constant(actions))
+        parts.append((reward.numpy(), probability.numpy(), random.random(reward.shape)))
+    return RandomDreams(*(np.concatenate(column)[:episodes] for column in zip(*parts, strict=True)))
+
+
+def choose_end_rule(
+    dreams: Sequence[RandomDreams], real_mean: float, odds_correction: float
+) -> EndRule:
+    """The rule by which dreams last as long as real episodes.
+
+    Sampled, where that comes within `TOLERANCE` at some temperature; else the threshold that comes
+    closest. (A controller learns to stay just below a threshold, which no draw lets it do: in
+    take_cover controllers that survived 1,000 tics of dreams with a threshold lived for 165.)
+
+    Args:
+      dreams: at several temperatures.
+      real_mean: of the random policy's survival in the real task, in steps.
+      odds_correction: by how much the end head's loss weights the steps that end an episode.
+    """
+
+    def miss(rule: EndRule) -> float:
+        return min(abs(dreamt.lengths(rule).mean() / real_mean - 1.0) for dreamt in dreams)
+
+    sampled = EndRule("sampled", odds_correction=odds_correction)
+    if miss(sampled) <= TOLERANCE:
+        return sampled
+    thresholds = [EndRule("threshold", value, odds_correction) for value in THRESHOLDS]
+    return min(thresholds, key=miss)

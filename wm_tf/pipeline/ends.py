@@ -1,0 +1,69 @@
+"""How a round's dreams end: chosen by how long they last under the random policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wm_tf import seeding
+from wm_tf.data.latents import read_latents
+from wm_tf.dream.survival import DREAMS_PER_CALL, choose_end_rule, random_dreams
+from wm_tf.models import Memory
+from wm_tf.pipeline.run import Run, Values
+from wm_tf.seeding import Purpose
+from wm_tf.serving.manifest import EndRule
+from wm_tf.training.starts import choose_starts
+
+DREAMS = 4 * DREAMS_PER_CALL
+TEMPERATURES = (1.0, 1.15)
+
+
+def measure_ends(
+    run: Run, round_index: int, memory: Memory, latents: Sequence[Path], odds_correction: float
+) -> Values:
+    """Chooses the rule by which the dreams of a round's M end.
+
+    Args:
+      run: whose round it is.
+      round_index: of the round.
+      memory: M.
+      latents: all encoded episodes; those of the first round are the random policy's.
+      odds_correction: by how much the end head's loss weights the steps that end an episode.
+
+    Returns:
+      ``end_rule``, ``end_value``, and the random policy's mean survival in steps:
+      ``survival_real``, ``survival_dream_T`` for each temperature T.
+    """
+    task, seed = run.config.task, run.config.seed
+    first = [path for path in latents if path.parent == run.latents(0)]
+    real = float(np.mean([read_latents(path, task).steps for path in first]))
+    random = seeding.generator(seed, Purpose.MEMORY, round_index, 1)
+    starts = choose_starts(memory, first, task, count=DREAMS, random=random)
+    calls = range(DREAMS // DREAMS_PER_CALL)
+    streams = [seeding.sequence(seed, Purpose.MEMORY, round_index, 2, call) for call in calls]
+    dreams = {
+        temperature: random_dreams(
+            task, memory, starts, episodes=DREAMS, streams=streams, temperature=temperature
+        )
+        for temperature in TEMPERATURES
+    }
+    rule = choose_end_rule(list(dreams.values()), real, odds_correction)
+    survival = {
+        f"survival_dream_{temperature:g}": float(dreamt.lengths(rule).mean())
+        for temperature, dreamt in dreams.items()
+    }
+    return {
+        "end_rule": rule.rule, "end_value": rule.value, "survival_real": real, **survival
+    }  # fmt: skip
+
+
+def end_rule(run: Run, round_index: int) -> EndRule:
+    """How the dreams of the M that a round has end: as `measure_ends` chose, or never."""
+    for index in range(round_index, -1, -1):
+        record = run.stage_record("memory", index)
+        if record is not None:
+            result, weight = record["result"], record["inputs"]["done_positive_weight"]
+            return EndRule(result.get("end_rule", "never"), result.get("end_value"), weight)
+    return EndRule("never")

@@ -1,0 +1,137 @@
+"""Renews what depends on trained models: golden outputs, pictures, cards and the README's scores.
+
+    python -m wm_tf evaluate car_racing --seed 7 --json score.json
+    python -m wm_tf renew saved_models --scores score.json
+
+The models themselves stay as they are. The README is the one beside the folder of models; what
+stands between its two markers is made anew.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wm_tf import agent, storage
+from wm_tf.data.episodes import Episode, read_episode
+from wm_tf.errors import UserError
+from wm_tf.progress import Progress
+from wm_tf.seeding import Purpose
+from wm_tf.serving import card, folder, golden, manifest
+from wm_tf.serving.load import Models, load
+from wm_tf.serving.verify import tasks_in
+
+GIF = "dream.gif"
+BEGIN, END = "<!-- scores, by python -m wm_tf renew -->", "<!-- end of scores -->"
+
+_SUMMARY = ("mean", "std", "se", "min", "max")
+
+
+def renew(models: Path, results: Sequence[Path] = ()) -> None:
+    """Renews everything that depends on the models of a folder such as ``saved_models``.
+
+    Args:
+      models: the folder, see `manifest.find_models`.
+      results: files of ``evaluate --json``; they replace the scores of the tasks that they are of.
+
+    Raises:
+      UserError, DamagedFile: there are no sound models, or results that cannot be used.
+      RunFailed: something cannot be written.
+    """
+    tasks = tasks_in(models)
+    scores = _scores(results, tasks)
+    folders = []
+    with Progress("renew", len(tasks), "tasks") as progress:
+        for task in tasks:
+            loaded = load(models, task)
+            assets = {golden.FILE_NAME: _golden(loaded), GIF: _real_beside_dream(loaded)}
+            folders.append(folder.renew(models, task, scores=scores.get(task), assets=assets))
+            progress.advance()
+    for readme in {place.parent.parent / "README.md" for place in folders}:
+        _renew_readme(readme, [manifest.read(place, place.name) for place in folders])
+
+
+def score_table(manifests: Sequence[Mapping[str, Any]]) -> str:
+    """The scores of some manifests as Markdown: a table, and the commands that give them again."""
+    rows = [(content["task"], score) for content in manifests for score in content["scores"]]
+    if not rows:
+        return "The models have not been scored."
+    lines = ["| models | where | episodes | mean ± standard deviation | standard error |"]
+    lines.append("|---|---|---|---|---|")
+    for task, score in rows:
+        figures = f"{score['mean']:.0f} ± {score['std']:.0f} | {score['se']:.0f}"
+        lines.append(f"| {task} | {card.place(score)} | {score['episodes']} | {figures} |")
+    commands = [score["command"] for _, score in rows]
+    return "\n".join([*lines, "", "```", *commands, "```"])
+
+
+def _scores(results: Sequence[Path], tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Results by their task, as manifests hold them."""
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for path in results:
+        result = storage.read_json(path)
+        if result.get("task") not in tasks:
+            accepted = ", ".join(tasks)
+            raise UserError(f"{path}: expected a score of {accepted}, got {result.get('task')!r}")
+        if result.get("policy") == "random":
+            raise UserError(f"{path}: a score of the random policy, expected the controller's")
+        scores.setdefault(result["task"], []).append(_score(result))
+    return scores
+
+
+def _score(result: Mapping[str, Any]) -> dict[str, Any]:
+    environment = result["env"]
+    options = {
+        "env": environment["name"],
+        **{name: environment[name] for name in ("frames", "temperature") if name in environment},
+        "episodes": result["episodes"],
+        "seed": result["seed"],
+    }
+    flags = " ".join(f"--{name} {value}" for name, value in options.items())
+    return {
+        **options,
+        **{name: result[name] for name in _SUMMARY},
+        "command": f"python -m wm_tf evaluate {result['task']} {flags}",
+    }
+
+
+def _golden(models: Models) -> bytes:
+    with tempfile.TemporaryDirectory() as place:
+        golden.write(Path(place), models.task, models.calls)
+        return (Path(place) / golden.FILE_NAME).read_bytes()
+
+
+def _real_beside_dream(models: Models) -> bytes:
+    from wm_tf.dream.world import Dream
+    from wm_tf.pipeline import pictures
+
+    seconds = pictures.FOLLOWED_SECONDS + pictures.DREAMT_SECONDS
+    episode = _first_episode(models, seconds * models.task.steps_per_second)
+    return pictures.real_beside_dream(Dream(models), episode)
+
+
+def _first_episode(models: Models, steps: int) -> Episode:
+    """How the first episode of ``evaluate --seed 0`` begins; without a controller, at random."""
+    task, located = models.task, None
+    if models.has_controller:
+        located = agent.ModelsAt(models.folder.parent, manifest.checksum(models.folder))
+    with tempfile.TemporaryDirectory() as place:
+        record = Path(place) / "episode.npz"
+        rollout = agent.Rollout(0, (int(Purpose.EVALUATION), 0), record=record)
+        agent.play(agent.Chunk(task.name, (rollout,), steps, located))
+        return read_episode(record, task)
+
+
+def _renew_readme(readme: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the scores between the README's markers, where it has them."""
+    if not readme.is_file():
+        return
+    text = readme.read_text(encoding="utf-8")
+    block = f"{BEGIN}\n{score_table(manifests)}\n{END}"
+    pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
+    renewed = re.sub(pattern, lambda _: block, text, flags=re.DOTALL)
+    if renewed != text:
+        storage.write_bytes(readme, renewed.encode())
