@@ -45,7 +45,7 @@ def test_a_dask_cluster_gives_the_same_episodes(tmp_path: Path) -> None:
     collect(SerialExecutor(), TASK, tmp_path / "here", EPISODES, seed=1)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
         ) as workers,
         dask(workers.scheduler_address, timeout=60) as executor,
     ):

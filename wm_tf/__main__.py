@@ -1,8 +1,15 @@
 """`python -m wm_tf`."""
 
+import os
 import sys
 
-from wm_tf.cli import main
+from wm_tf.cli import INTERRUPTED, main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == INTERRUPTED:
+        # At once: a native call may still run in a thread, for which the interpreter would wait.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 CHUNK_TIMEOUT = 1800.0
 """Seconds after which a chunk's worker is taken for hung."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the number of SIGINT."""
+
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="TASK", metavar="TASK")]
 ModelsFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[MODELS]")]
 
@@ -459,7 +462,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("wm_tf: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -84,7 +84,8 @@ def test_full_disk_while_training(
 ) -> None:
     """Disk full (tmpfs with room for one checkpoint) in train-vision and train-memory"""
     said = []
-    for model, flags in (("vision", ("--frame-stride", "8")), ("memory", ())):
+    # Other hyper-parameters than the finished run's, so that the training begins anew.
+    for model, flags in (("vision", ("--frame-stride", "8")), ("memory", ("--batch-size", "16"))):
         run = small_disk(size_of(finished) + 400) / model
         shutil.copytree(finished, run)
         shutil.rmtree(run / "exports")
@@ -179,7 +180,7 @@ def test_ctrl_c(
 def test_nan(model: str, run: Path, start: Start, seen: Seen) -> None:
     """The loss becomes NaN"""
     path = run / "checkpoints" / f"{model}-00.npz"
-    more = ("--frame-stride", "8") if model == "vision" else ()
+    more = ("--frame-stride", "8") if model == "vision" else ("--batch-size", "16")
     arguments = (f"train-{model}", "car_racing", *SMOKE, *more, "--run", run)
     rate = ("--learning-rate", "1e30")
     assert start(*arguments, "--epochs", "1").wait()[0] == 0

@@ -89,7 +89,10 @@ def test_scale_with_dask(seen: Callable[[str], None]) -> None:
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=SLEEPERS // 2, processes=True, dashboard_address=None
+            n_workers=2,
+            threads_per_worker=SLEEPERS // 2,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         dask(cluster.scheduler_address) as executor,
     ):

@@ -16,7 +16,7 @@ import numpy as np
 from wm_tf import agent, seeding
 from wm_tf.config import ControllerConfig, Task
 from wm_tf.dream.population import DreamReturns, PopulationRollout, Starts
-from wm_tf.execution import map_chunks
+from wm_tf.execution import interruptibly, map_chunks
 from wm_tf.seeding import Purpose
 from wm_tf.serving.initial import InitialLatents
 
@@ -53,7 +53,8 @@ class DreamFitness:
         stream = seeding.sequence(self.seed, purpose, generation)
         generator = np.random.default_rng(stream)
         start = self.starts.sample(generator, self.config.rollouts, self.task.hidden_size)
-        return self.rollout(
+        return interruptibly(  # a large generation takes it many seconds
+            self.rollout,
             candidates,
             Starts(*start),
             seed=seeding.environment_seed(stream),
