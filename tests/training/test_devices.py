@@ -17,7 +17,7 @@ from wm_tf.training.devices import strategy
 _TRAINING = """
 import sys
 from pathlib import Path
-import keras, numpy as np, tensorflow as tf
+import numpy as np, tensorflow as tf
 from wm_tf.config import MemoryConfig, VisionConfig, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.data.latents import from_episode, write_latents
@@ -41,7 +41,6 @@ write_episode(folder / "frames.npz", episode, task)
 write_latents(folder / "latents.npz", from_episode(episode, *moments, ""), task)
 
 def train(make, train, config, data, epochs):
-    keras.utils.set_random_seed(5)
     with strategy(devices, config.batch_size).scope():
         model = make(task, config, 3)
     places = Places(folder / f"{make.__name__}.npz", folder / make.__name__)

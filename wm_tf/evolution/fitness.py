@@ -78,12 +78,9 @@ class RealFitness:
     def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
         rollouts = self.config.rollouts
         work = [
-            agent.Rollout(
-                self.seed,
-                (int(self.purpose), generation, rollout),
-                candidate.astype(np.float32),
-            )
-            for candidate in candidates
+            # One array for all of a candidate's rollouts: a chunk of them holds it once.
+            agent.Rollout(self.seed, (int(self.purpose), generation, rollout), candidate)
+            for candidate in candidates.astype(np.float32)
             for rollout in range(rollouts)
         ]
         outcomes = play_all(

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wm_tf import storage
+from wm_tf import seeding, storage
 from wm_tf.data.streams import damage_in
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.progress import Progress
+from wm_tf.seeding import Purpose
 from wm_tf.training import checkpoint
 
 _DRAWS_PER_EPOCH = 2**20
@@ -35,6 +36,11 @@ class Places:
     """A folder: TensorBoard events, and metrics.jsonl with a line per epoch."""
     start: Path | None = None
     """The checkpoint to go on from where `checkpoint` does not exist yet."""
+
+
+def seed_weights(seed: int, purpose: Purpose) -> None:
+    """Makes the initial weights of the models that are made next depend on the seed alone."""
+    keras.utils.set_random_seed(seeding.environment_seed(seeding.sequence(seed, purpose)))
 
 
 def fit(

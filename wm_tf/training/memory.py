@@ -9,12 +9,14 @@ from pathlib import Path
 from wm_tf.config import MemoryConfig, Task
 from wm_tf.data.streams import sequence_batches
 from wm_tf.models import Memory
+from wm_tf.seeding import Purpose
 from wm_tf.training.devices import Adam
-from wm_tf.training.fit import Places, fit
+from wm_tf.training.fit import Places, fit, seed_weights
 
 
 def make_memory(task: Task, config: MemoryConfig, seed: int) -> Memory:
     """An untrained, compiled M."""
+    seed_weights(seed, Purpose.MEMORY)
     memory = Memory(
         task.latent_size,
         task.action_size,

@@ -11,13 +11,15 @@ import keras
 from wm_tf.config import Task, VisionConfig
 from wm_tf.data.streams import frame_batches
 from wm_tf.models import Vision
-from wm_tf.training.fit import Places, fit
+from wm_tf.seeding import Purpose
+from wm_tf.training.fit import Places, fit, seed_weights
 
 _FAST_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 
 
 def make_vision(task: Task, config: VisionConfig, seed: int) -> Vision:
     """An untrained, compiled V."""
+    seed_weights(seed, Purpose.VISION)
     vision = Vision(
         task.latent_size, config.kl_tolerance, seed, dtype=_dtype_policy(config.precision)
     )
