@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from wm_tf.errors import UserError
+from wm_tf.precision import Precision
 
 FRAME_SIZE = 64
 """Height and width of the frames that V sees."""
@@ -152,7 +153,7 @@ class VisionConfig:
     learning_rate: float = 1e-4
     kl_tolerance: float = 0.5
     """A frame's KL divergence is not pushed below this value times the latent size."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains."""
 
     def __post_init__(self) -> None:
@@ -177,6 +178,8 @@ class MemoryConfig:
     done_weight: float = 1.0
     done_positive_weight: float = 10.0
     """Weight of the steps that end an episode in the end head's loss."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products in training; auto: bfloat16 where the processor gains."""
 
     def __post_init__(self) -> None:
         names = ("sequence_length", "batch_size", "learning_rate", "gradient_clip")
@@ -199,6 +202,8 @@ class ControllerConfig:
     """Temperature of the dream."""
     dropout: float = 0.05
     """M's dropout in the dream: one mask per rollout."""
+    precision: Precision = "auto"
+    """Arithmetic of the dream's matrix products; auto: bfloat16 where the processor gains."""
     patience: int = 0
     """Real rollouts end after so many steps without a positive reward (0: never)."""
     selection_interval: int = 5

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,8 +204,9 @@ def test_a_batch_of_padding_alone_has_no_loss() -> None:
     assert float(memory.compute_loss(y=nothing, y_pred=memory(inputs))) == 0.0
 
 
-def test_it_overfits_a_batch_with_both_heads() -> None:
-    memory = make_memory()
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_it_overfits_a_batch_with_both_heads(policy: str) -> None:
+    memory = make_memory(dtype=policy)
     memory.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0), jit_compile=False)
     inputs, targets = sequences()
     before = memory(inputs)
@@ -224,6 +226,8 @@ def test_it_overfits_a_batch_with_both_heads() -> None:
     error = (out["reward"].numpy() - targets["reward"])[there]
     assert (error**2).mean() < 0.15 * unconditional
     np.testing.assert_array_equal((out["done_logit"].numpy() > 0)[there], targets["done"][there])
+    assert {weight.dtype for weight in memory.weights} == {"float32"}
+    assert {value.dtype for value in out.values()} == {tf.float32}
 
 
 def test_dropout_is_one_mask_for_each_sequence() -> None:

@@ -5,6 +5,9 @@ same dropout mask for all of them, so that candidates differ by what they do and
 The noise of step t is that of the SavedModel's ``dream`` signature called with seed [seed, t] on R
 rows; it is drawn once for the R rollouts and not for each of the P candidates.
 
+M's weights are laid out for the loop: its products are computed in bfloat16 where the processor
+gains from it (states and sums stay float32), and its output columns come component by component.
+
 The loop is run in segments, and between them the dreams that have ended are left out: where most
 controllers die early, most of the work is theirs who do not.
 """
@@ -19,7 +22,8 @@ import tensorflow as tf
 
 from wm_tf.config import Task
 from wm_tf.dream.world import has_ended
-from wm_tf.models import Memory, controller, mixture
+from wm_tf.models import Memory, controller, lstm, mixture
+from wm_tf.precision import Precision, compute_dtype
 from wm_tf.serving.manifest import EndRule
 
 SEGMENT = 100
@@ -58,6 +62,27 @@ class _Rows(NamedTuple):
     length: tf.Tensor  # steps so far, int32 [B]
 
 
+class _Weights(NamedTuple):
+    """M's weights as the loop reads them."""
+
+    kernel: tf.Tensor  # [Z + A + H, 4 H]
+    bias: tf.Tensor
+    output_kernel: tf.Tensor  # [H, 3 K Z + 2]
+    output_bias: tf.Tensor
+
+    @classmethod
+    def of(cls, memory: Memory, dtype: str) -> _Weights:
+        shape = (3, memory.latent_size, memory.mixtures)
+        by_component = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1).ravel()
+        columns = np.concatenate([by_component, by_component.size + np.arange(2)])
+        return cls(
+            tf.cast(memory.kernel, dtype),
+            tf.convert_to_tensor(memory.bias),
+            tf.cast(tf.gather(memory.output_kernel, columns, axis=1), dtype),
+            tf.gather(memory.output_bias, columns),
+        )
+
+
 class PopulationRollout:
     """Dreams of a task's M, compiled once.
 
@@ -68,11 +93,15 @@ class PopulationRollout:
       task: whose model it is.
       memory: M.
       end: how a dream ends.
+      precision: of the matrix products.
     """
 
-    def __init__(self, task: Task, memory: Memory, end: EndRule) -> None:
+    def __init__(
+        self, task: Task, memory: Memory, end: EndRule, precision: Precision = "float32"
+    ) -> None:
         self._task = task
         self._memory = memory
+        self._dtype = compute_dtype(precision)
         self._end = end
         self._run = tf.function(self._segment, input_signature=self._signature())
 
@@ -179,24 +208,35 @@ class PopulationRollout:
     ) -> dict[str, Any]:
         """Steps `first` to `last` of the rows: what changes of them."""
         kernel, bias, mask, rollout = (rows[name] for name in ("kernel", "bias", "mask", "rollout"))
+        weights = _Weights.of(self._memory, self._dtype)
+        size, mixtures = self._task.latent_size, self._task.mixtures
 
         def step(t: Any, latent: Any, h: Any, c: Any, alive: Any, total: Any, length: Any) -> Any:
             inputs = controller.features(self._task, latent, h, c)
             action = controller.squash(self._task, tf.linalg.matvec(kernel, inputs) + bias)
-            result = self._memory.step(latent, action, h, c, mask)
-            uniform, normal = mixture.noise(tf.stack([seed, t]), [rollouts, self._task.latent_size])
-            latent = mixture.sample(
-                result.logits, result.mean, result.log_std, temperature,
-                tf.gather(uniform, rollout), tf.gather(normal, rollout),
-            )  # fmt: skip
-            total += tf.where(alive, result.reward, 0.0)
+            seen = tf.concat([latent, action, h], -1)
+            h, c = lstm.cell(lstm.product(seen, weights.kernel, self._dtype) + weights.bias, c)
+            output = lstm.product(h * mask, weights.output_kernel, self._dtype)
+            *parts, reward, done_logit = tf.split(
+                output + weights.output_bias, [size] * 3 * mixtures + [1, 1], -1
+            )
+            uniform, normal = mixture.noise(tf.stack([seed, t]), [rollouts, size])
+            latent = mixture.sample_components(
+                parts[:mixtures],
+                parts[mixtures : 2 * mixtures],
+                parts[2 * mixtures :],
+                temperature,
+                tf.gather(uniform, rollout),
+                tf.gather(normal, rollout),
+            )
+            total += tf.where(alive, reward[:, 0], 0.0)
             length += tf.cast(alive, tf.int32)
             # Beside the noise of the latents, whose second seeds are 0 and above.
             draw = tf.stack([seed, -2 - t])
             uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
-            done_probability = tf.sigmoid(result.done_logit)
+            done_probability = tf.sigmoid(done_logit[:, 0])
             alive &= ~has_ended(self._end, done_probability, tf.gather(uniform, rollout))
-            return t + 1, latent, result.h, result.c, alive, total, length
+            return t + 1, latent, h, c, alive, total, length
 
         names = ("latent", "h", "c", "alive", "total", "length")
         _, *following = tf.while_loop(

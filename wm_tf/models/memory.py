@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from wm_tf.models import devices, mixture
+from wm_tf.models import devices, lstm, mixture
 
 
 class MemoryStep(NamedTuple):
@@ -67,7 +67,7 @@ class Memory(keras.Model):
         seed: int = 1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.latent_size = latent_size
         self.action_size = action_size
         self.hidden_size = hidden_size
@@ -94,13 +94,17 @@ class Memory(keras.Model):
     def _weight(
         self, name: str, shape: tuple[int, ...], initializer: Any = "glorot_uniform"
     ) -> keras.Variable:
-        return self.add_weight(name=name, shape=shape, initializer=initializer)
+        # Float32 wherever it is read: the products alone are computed in the policy's type.
+        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def _initial_kernel(self, shape: tuple[int, int], dtype: Any = None) -> Any:
         """Glorot for the rows of x, orthogonal for those of h, as Keras's LSTM starts."""
         inputs = keras.initializers.GlorotUniform()((self._inputs, shape[1]), dtype)
         state = keras.initializers.Orthogonal()((self.hidden_size, shape[1]), dtype)
         return tf.concat([inputs, state], 0)
+
+    def _product(self, x: Any, kernel: Any) -> tf.Tensor:
+        return lstm.product(x, kernel, self.compute_dtype)
 
     def initial_state(self, batch: int) -> tuple[tf.Tensor, tf.Tensor]:
         """(h, c) at an episode's start: zeros [B, H]."""
@@ -109,8 +113,8 @@ class Memory(keras.Model):
 
     def step(self, latent: Any, action: Any, h: Any, c: Any, mask: Any = None) -> MemoryStep:
         """One step: latent [B, Z], action [B, A], h and c [B, H]; `mask` as in `heads`."""
-        gates = tf.concat([latent, action, h], -1) @ self.kernel + self.bias
-        h, c = _cell(gates, c)
+        inputs = tf.concat([latent, action, h], -1)
+        h, c = lstm.cell(self._product(inputs, self.kernel) + self.bias, c)
         return MemoryStep(*self.heads(h, mask), h, c)
 
     def unroll(
@@ -127,10 +131,8 @@ class Memory(keras.Model):
         input_kernel, state_kernel = tf.split(
             tf.convert_to_tensor(self.kernel), [self._inputs, self.hidden_size]
         )
-        projected = tf.tensordot(inputs, input_kernel, 1) + self.bias
-        states = tf.scan(
-            lambda state, x: _cell(x + state[0] @ state_kernel, state[1]), projected, (h, c)
-        )
+        projected = self._product(inputs, input_kernel) + self.bias
+        states = lstm.unroll(projected, state_kernel, h, c, self.compute_dtype)
         h, c = (tf.transpose(state, [1, 0, 2]) for state in states)
         return MemoryStep(*self.heads(h, mask), h, c)
 
@@ -141,7 +143,7 @@ class Memory(keras.Model):
         """
         if mask is not None:
             h = h * mask
-        output = tf.tensordot(h, self.output_kernel, 1) + self.output_bias
+        output = self._product(h, self.output_kernel) + self.output_bias
         size = self.latent_size * self.mixtures
         shape = tf.concat([tf.shape(h)[:-1], [self.latent_size, self.mixtures]], 0)
         logits, mean, log_std = (
@@ -198,10 +200,3 @@ class Memory(keras.Model):
             "done_weight", "done_positive_weight", "seed",
         )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-def _cell(gates: Any, c: Any) -> tuple[Any, Any]:
-    """(h_{t+1}, c_{t+1}) from the gates' values [B, 4 H] and c_t [B, H]."""
-    i, f, g, o = tf.split(gates, 4, -1)
-    c = tf.sigmoid(f + 1.0) * c + tf.sigmoid(i) * tf.tanh(g)
-    return tf.sigmoid(o) * tf.tanh(c), c

@@ -141,7 +141,8 @@ def dream_fitness(run: Run, config: ControllerConfig, seed: int) -> DreamFitness
     _, memory, _ = load_keras(models.folder, task.name)
     end = manifest.EndRule.of(manifest.read(folder, task.name))
     starts = InitialLatents.read(folder, task)
-    return DreamFitness(task, PopulationRollout(task, memory, end), starts, config, seed)
+    rollout = PopulationRollout(task, memory, end, config.precision)
+    return DreamFitness(task, rollout, starts, config, seed)
 
 
 def _fitness(

@@ -9,6 +9,7 @@ from pathlib import Path
 from wm_tf.config import MemoryConfig, Task
 from wm_tf.data.streams import sequence_batches
 from wm_tf.models import Memory
+from wm_tf.precision import dtype_policy
 from wm_tf.seeding import Purpose
 from wm_tf.training.devices import Adam
 from wm_tf.training.fit import Places, fit, seed_weights
@@ -27,6 +28,7 @@ def make_memory(task: Task, config: MemoryConfig, seed: int) -> Memory:
         done_weight=config.done_weight,
         done_positive_weight=config.done_positive_weight,
         seed=seed,
+        dtype=dtype_policy(config.precision),
     )
     optimizer = Adam(config.learning_rate, global_clipnorm=config.gradient_clip)
     memory.compile(optimizer, jit_compile=False)

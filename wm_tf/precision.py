@@ -1,0 +1,36 @@
+"""In which arithmetic networks compute.
+
+bfloat16 is used for matrix products and convolutions alone; weights, states, losses and whatever
+is exported stay float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""auto: bfloat16 where the processor gains from it."""
+
+_FAST_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+
+
+def compute_dtype(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """The type in which this machine computes at that setting."""
+    if precision == "auto":
+        return "bfloat16" if bfloat16_is_fast() else "float32"
+    return precision
+
+
+def dtype_policy(precision: Precision) -> str:
+    """The same as the name of Keras's policy."""
+    return "mixed_bfloat16" if compute_dtype(precision) == "bfloat16" else "float32"
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16 matrices faster than float32 ones."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in _FAST_BFLOAT16)
