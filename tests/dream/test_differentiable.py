@@ -45,6 +45,18 @@ def parameters() -> np.ndarray:
     return np.random.default_rng(5).normal(0.0, 0.5, TASK.controller_parameters)
 
 
+def test_a_memory_trained_in_bfloat16_dreams_in_float32() -> None:
+    exact, trained = Memory(Z, A, H, K), Memory(Z, A, H, K, dtype="mixed_bfloat16")
+    trained.set_weights(exact.get_weights())
+    state = start()
+    parts = {name: getattr(state, name).astype(np.float32) for name in ("latent", "h", "c")}
+    first = replace(state, **parts)
+    actions = plan().astype(np.float32)
+    dreamt = rollout(trained, first, actions)
+    assert dreamt.latent.dtype == dreamt.reward.dtype == tf.float32
+    np.testing.assert_allclose(dreamt.reward, rollout(exact, first, actions).reward, atol=0.1)
+
+
 def discounted(reward: Any) -> tf.Tensor:
     """A value in which every row and step has another weight."""
     weights = np.random.default_rng(6).uniform(0.5, 1.5, (ROWS, STEPS))

@@ -58,7 +58,7 @@ def rollout(
     Raises:
       ValueError: actions of another shape, or a policy without a number of steps.
     """
-    dtype = memory.compute_dtype
+    dtype = memory.variable_dtype
     latent, h, c = (tf.convert_to_tensor(part, dtype) for part in (start.latent, start.h, start.c))
     tau = tf.constant(checked_temperature(temperature), dtype)
     choose, steps = _policy(actions, steps, [latent.shape[0], memory.action_size], dtype)
