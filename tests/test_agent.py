@@ -48,7 +48,7 @@ def test_random_rollouts_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     for index, (rollout, outcome) in enumerate(zip(rollouts(None), outcomes, strict=True)):
         seed, generator = rollout.streams()
         frame, _ = environment.reset(seed=seed)
-        policy = module.random_policy(generator)
+        policy = module.exploring_policy(generator)
         episode = read_episode(tmp_path / f"{index}.npz", TASK)
         np.testing.assert_array_equal(episode.frames[0], frame)
         total = 0.0

@@ -107,13 +107,14 @@ def test_without_a_controller_the_random_policy_drives(models: Models) -> None:
     [
         ({"task": "take_cover"}, "expected a score of car_racing, got 'take_cover'"),
         ({"policy": "random"}, "a score of the random policy"),
+        ({"format_version": 99}, "score.json: format version 99, expected 1"),
     ],
 )
 def test_results_that_are_not_of_the_models_are_refused(
     saved_models: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    changes: dict[str, str],
+    changes: dict[str, Any],
     message: str,
 ) -> None:
     file = result_file(tmp_path, **changes)
@@ -121,6 +122,15 @@ def test_results_that_are_not_of_the_models_are_refused(
     assert main(["renew", str(saved_models), "--scores", str(file)]) == 2
     assert message in capsys.readouterr().err
     assert manifest.checksum(saved_models / "car_racing") == before
+
+
+def test_other_files_are_no_results(
+    saved_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    storage.write_json(file, {"task": "car_racing", "seed": 1})
+    assert main(["renew", str(saved_models), "--scores", str(file)]) == 2
+    assert "config.json: not a score of evaluate --json: no env, policy" in capsys.readouterr().err
 
 
 def test_models_without_scores_claim_none() -> None:

@@ -120,11 +120,22 @@ class Actor(Protocol):
 
 
 class RandomActor:
-    """The task's random policy; does not look, and does not need TensorFlow."""
+    """The task's random policy; does not look, and does not need TensorFlow.
 
-    def __init__(self, task: Task, generators: Sequence[np.random.Generator]) -> None:
-        random_policy = task_module(task.name).random_policy
-        self._policies = [random_policy(generator) for generator in generators]
+    Args:
+      task: whose policy it is.
+      generators: of its random numbers, one for each rollout.
+      explores: which rollouts are data to learn from, and explore more.
+    """
+
+    def __init__(
+        self, task: Task, generators: Sequence[np.random.Generator], explores: Sequence[bool]
+    ) -> None:
+        module = task_module(task.name)
+        self._policies = [
+            (module.exploring_policy if explore else module.random_policy)(generator)
+            for generator, explore in zip(generators, explores, strict=True)
+        ]
 
     def act(self, frames: np.ndarray) -> np.ndarray:
         return np.stack([next(policy) for policy in self._policies])
@@ -257,7 +268,8 @@ class _Record:
 
 def _actor(chunk: Chunk, task: Task, generators: Sequence[np.random.Generator]) -> Actor:
     if chunk.models is None:
-        return RandomActor(task, generators)
+        explores = [rollout.record is not None for rollout in chunk.rollouts]
+        return RandomActor(task, generators, explores)
     vision, memory, controller = _models(chunk.models, chunk.task)
     if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
         raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")

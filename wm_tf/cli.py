@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from wm_tf.bench import Benchmark, bench
 from wm_tf.config import (
     TASKS,
     CollectConfig,
@@ -409,13 +410,15 @@ class ImportData(_Stage):
 class Bench:
     """Measure speeds side by side."""
 
+    only: tuple[Benchmark, ...] = ()
+    """Which benchmarks (default: all but training-footprint, which takes half an hour)."""
     json: Path | None = None
     """Where to write the table."""
+    plot: Path | None = None
+    """Where to draw how cost grows (png)."""
 
     def __call__(self) -> None:
-        from wm_tf.bench import bench
-
-        bench(self.json)
+        bench(self.only, self.json, self.plot)
 
 
 COMMANDS: dict[str, type] = {

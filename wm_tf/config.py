@@ -166,10 +166,14 @@ class MemoryConfig:
 
     epochs: int = 20
     """Passes over the training episodes."""
+    random_share: float = 1.0
+    """Share of the random policy's episodes in each pass of a later round, drawn anew for each."""
     sequence_length: int = 100
     """Steps of back-propagation through time."""
     batch_size: int = 64
     learning_rate: float = 1e-3
+    decay: float = 1.0
+    """The learning rate falls to this share of it over the epochs of a training."""
     gradient_clip: float = 1.0
     """Gradients are clipped to this norm."""
     dropout: float = 0.05
@@ -182,8 +186,12 @@ class MemoryConfig:
     """Arithmetic of the matrix products in training; auto: bfloat16 where the processor gains."""
 
     def __post_init__(self) -> None:
-        names = ("sequence_length", "batch_size", "learning_rate", "gradient_clip")
+        names = ("sequence_length", "batch_size", "learning_rate", "decay", "gradient_clip")
         _check(self, positive=(*names, "done_positive_weight"), below_one=("dropout",))
+        if self.random_share > 1:
+            raise UserError(
+                f"--random-share: expected a number of at most 1, got {self.random_share}"
+            )
 
 
 @dataclass(frozen=True)
@@ -290,22 +298,26 @@ _CAR_RACING_EARLY = _round(
 # From here on the dream is close to the real task: what counts is M's precision, and small steps.
 _CAR_RACING_LATE = dataclasses.replace(
     _CAR_RACING_EARLY,
-    memory=MemoryConfig(epochs=10, batch_size=32),
+    memory=MemoryConfig(epochs=10, random_share=0.2, batch_size=32),
     controller=ControllerConfig(
-        generations=60,
-        rollouts=6,
-        sigma=0.05,
-        horizon=400,
-        selection_interval=30,
+        generations=20,
+        sigma=0.08,
+        horizon=500,
+        temperature=1.15,
+        selection_interval=5,
         selection_episodes=32,
     ),
+)
+_CAR_RACING_LAST = dataclasses.replace(
+    _CAR_RACING_LATE,
+    memory=dataclasses.replace(_CAR_RACING_LATE.memory, decay=0.1),
 )
 
 # Random play never holds a direction for long: the first controllers do, and die at the walls.
 _TAKE_COVER_EARLY = _round(
-    CollectConfig(episodes=100, policy="controller"),
+    CollectConfig(episodes=200, policy="controller"),
     VisionConfig(epochs=0),
-    MemoryConfig(epochs=2, batch_size=32),
+    MemoryConfig(epochs=10, random_share=0.1, batch_size=32, decay=0.1),
     ControllerConfig(
         generations=20,
         rollouts=8,
@@ -318,7 +330,6 @@ _TAKE_COVER_EARLY = _round(
 _TAKE_COVER_LATE = dataclasses.replace(
     _TAKE_COVER_EARLY,
     collect=CollectConfig(episodes=200, policy="controller", noise=0.1),
-    memory=MemoryConfig(epochs=3, batch_size=32),
     controller=dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=30),
 )
 
@@ -343,10 +354,9 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
                 MemoryConfig(epochs=20, batch_size=32),
                 ControllerConfig(generations=16, horizon=300, selection_interval=16),
             ),
-            _CAR_RACING_EARLY,
-            _CAR_RACING_EARLY,
-            _CAR_RACING_EARLY,
-            _CAR_RACING_LATE,
+            *3 * (_CAR_RACING_EARLY,),
+            *3 * (_CAR_RACING_LATE,),
+            _CAR_RACING_LAST,
         ),
     ),
     ("car_racing", "smoke"): (2, (_SMOKE,)),
@@ -374,12 +384,10 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
             _round(
                 CollectConfig(episodes=2000),
                 VisionConfig(epochs=2, frame_stride=5, learning_rate=5e-4),
-                MemoryConfig(epochs=6, batch_size=32),
+                MemoryConfig(epochs=12, batch_size=32, decay=0.1),
                 dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=14),
             ),
-            _TAKE_COVER_EARLY,
-            _TAKE_COVER_EARLY,
-            _TAKE_COVER_EARLY,
+            *3 * (_TAKE_COVER_EARLY,),
             _TAKE_COVER_LATE,
         ),
     ),

@@ -18,7 +18,7 @@ import numpy as np
 from wm_tf import agent, seeding, storage
 from wm_tf.config import Task, get_task
 from wm_tf.envs import task_module
-from wm_tf.errors import UserError
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.execution import run_chunks
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
@@ -27,6 +27,8 @@ from wm_tf.serving import manifest
 if TYPE_CHECKING:
     from wm_tf.models import Controller, Memory
     from wm_tf.serving.initial import InitialLatents
+
+FORMAT_VERSION = 1
 
 DREAMS_PER_CALL = 16
 """Dreams rolled out together: fixed, because a network's result depends on the batch's size."""
@@ -220,8 +222,24 @@ def _dream_randomly(
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Writes what `evaluate` returned."""
-    storage.write_json(path, result)
+    """Writes what `evaluate` returned, and the ``format_version``."""
+    storage.write_json(path, {"format_version": FORMAT_VERSION, **result})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote.
+
+    Raises:
+      DamagedFile: the file is damaged, of another format version or something else.
+    """
+    result = storage.read_json(path)
+    version = result.get("format_version", 1)  # the first ones did not say
+    if version != FORMAT_VERSION:
+        raise DamagedFile(f"{path}: format version {version}, expected {FORMAT_VERSION}")
+    missing = [name for name in ("task", "env", "policy", "seed", "mean") if name not in result]
+    if missing:
+        raise DamagedFile(f"{path}: not a score of evaluate --json: no {', '.join(missing)} in it")
+    return result
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "CUDA_VISIBLE_DEVICES": "",
     "SDL_VIDEODRIVER": "dummy",
+    # A worker of an MPI process inherits the way into its world, and would end both by joining.
+    "MPI4PY_RC_INITIALIZE": "0",
 }
 """What a worker finds in its environment before it imports anything."""
 

@@ -18,6 +18,7 @@ from typing import Any
 from wm_tf import agent, storage
 from wm_tf.data.episodes import Episode, read_episode
 from wm_tf.errors import UserError
+from wm_tf.evaluate import read_json
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 from wm_tf.serving import card, folder, golden, manifest
@@ -72,11 +73,11 @@ def _scores(results: Sequence[Path], tasks: Sequence[str]) -> dict[str, list[dic
     """Results by their task, as manifests hold them."""
     scores: dict[str, list[dict[str, Any]]] = {}
     for path in results:
-        result = storage.read_json(path)
-        if result.get("task") not in tasks:
+        result = read_json(path)
+        if result["task"] not in tasks:
             accepted = ", ".join(tasks)
-            raise UserError(f"{path}: expected a score of {accepted}, got {result.get('task')!r}")
-        if result.get("policy") == "random":
+            raise UserError(f"{path}: expected a score of {accepted}, got {result['task']!r}")
+        if result["policy"] == "random":
             raise UserError(f"{path}: a score of the random policy, expected the controller's")
         scores.setdefault(result["task"], []).append(_score(result))
     return scores

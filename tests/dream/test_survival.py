@@ -37,25 +37,23 @@ def test_a_dream_lasts_until_its_first_end() -> None:
     assert dreams.lengths(EndRule("threshold", 0.5, 3.0)).tolist() == [3, 3, 1]
 
 
-def test_ends_are_sampled_where_that_gives_the_right_survival() -> None:
-    # A hundredth at each step, weighted tenfold: dreams of about 95 steps if drawn, of no step or
-    # all with a threshold.
-    weighted = 10 * 0.01 / (10 * 0.01 + 0.99)
-    dreams = constant_dreams(weighted)
-    others = constant_dreams(weighted / 4)
-    sampled = EndRule("sampled", odds_correction=10.0)
-    assert choose_end_rule([dreams], 95.0, 10.0) == sampled
-    assert choose_end_rule([others, dreams], 95.0, 10.0) == sampled  # at one temperature is enough
-    assert choose_end_rule([others], 95.0, 10.0).rule == "threshold"
+def test_dreams_end_as_soon_as_the_real_task() -> None:
+    # A hundredth at each step, weighted tenfold: about 95 steps of 300.
+    dreams = constant_dreams(10 * 0.01 / (10 * 0.01 + 0.99))
+    rule = choose_end_rule([dreams], 95.0, 10.0)
+    assert rule.rule == "sampled" and rule.value is None
+    assert rule.odds_correction == pytest.approx(10.0, rel=0.2)
+    for factor in (0.5, 3.0):  # a world that ends so much more often than M says
+        real = constant_dreams(factor * 0.01).lengths(EndRule("sampled")).mean()
+        rule = choose_end_rule([dreams], real, 10.0)
+        assert rule.odds_correction == pytest.approx(10.0 / factor, rel=0.2)
+        assert dreams.lengths(rule).mean() == pytest.approx(real, rel=0.05)
 
 
-def test_else_the_threshold_is_the_one_of_the_right_survival() -> None:
-    dreams = constant_dreams(0.0)
-    rising = dreams._replace(
-        done_probability=np.tile(np.linspace(0.0, 0.99, 300), (400, 1)),
-        uniform=np.zeros_like(dreams.uniform),  # drawn, they would end at once
-    )
-    assert choose_end_rule([rising], 152.0, 1.0) == EndRule("threshold", 0.5)
+def test_temperatures_count_alike_in_the_choice_of_ends() -> None:
+    dreams = [constant_dreams(10 * p / (10 * p + 1 - p)) for p in (0.01, 0.04)]
+    means = [dreamt.lengths(choose_end_rule(dreams, 50.0, 10.0)).mean() for dreamt in dreams]
+    assert means[1] < 50.0 < means[0]
 
 
 def test_random_dreams_are_those_of_the_dream(keras_models: dict[str, Any], models: Models) -> None:

@@ -323,6 +323,16 @@ def test_random_policy_holds_1_to_10_tics() -> None:
     np.testing.assert_allclose(shares, 0.1, atol=0.025)  # 5 standard errors of 3600 draws
 
 
+def test_exploring_policy_holds_longer_in_some_episodes_than_in_others() -> None:
+    longest = []
+    for seed in range(40):
+        policy = take_cover.exploring_policy(np.random.default_rng(seed))
+        actions = [float(action[0]) for action in itertools.islice(policy, 2000)]
+        longest.append(max(len(list(run)) for _, run in itertools.groupby(actions)))
+    low, high = take_cover.EXPLORING_HOLDS
+    assert low <= min(longest) < 10 and 100 < max(longest) <= high
+
+
 def test_jitter_policy_draws_each_tic_and_its_three_moves_are_equally_likely() -> None:
     policy = take_cover.jitter_policy(np.random.default_rng(1))
     values = np.concatenate(list(itertools.islice(policy, 10_000)))

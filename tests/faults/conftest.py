@@ -1,11 +1,13 @@
 """What the tests of faults share: real commands, real damage, and the table of what was seen.
 
 Not part of the default tests, because they take a quarter of an hour: `make faults` runs them.
-The first line of a test's docstring is the fault; what it gave to `seen` stands beside it.
+A test's docstring is the fault and, after an empty line, what must happen; beside them stands what
+the test gave to `seen`.
 """
 
 from __future__ import annotations
 
+import inspect
 import random
 import shutil
 import sys
@@ -25,8 +27,9 @@ SEED = 1
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, record_property: Callable[..., None]) -> Callable:
     """Puts what was seen into the table."""
-    fault = (request.function.__doc__ or request.node.name).splitlines()[0]
+    fault, _, must = inspect.cleandoc(request.function.__doc__).partition("\n\n")
     record_property("fault", fault)
+    record_property("must", must.replace("\n", " "))
     return lambda text: record_property("seen", text)
 
 
@@ -35,14 +38,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     from rich.table import Table
 
     table = Table(show_lines=True)
-    for name in ("fault", "seen", ""):
-        table.add_column(name)
+    for name, share in (("fault", 2), ("what must happen", 3), ("seen", 4)):
+        table.add_column(name, ratio=share)
+    table.add_column("")
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
             facts = dict(getattr(report, "user_properties", ()))
             if "fault" in facts:
                 reason = report.longrepr[2] if outcome == "skipped" else ""
-                table.add_row(facts["fault"], facts.get("seen", reason), outcome)
+                table.add_row(facts["fault"], facts["must"], facts.get("seen", reason), outcome)
     Console(width=150).print(table)
 
 

@@ -1,9 +1,10 @@
-"""A Dask cluster whose worker is killed during a generation gives the numbers of this machine."""
+"""Other executors give the numbers of this machine: Dask, with a worker killed, and MPI."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tools import children, until
 from wm_tf import agent, storage
 from wm_tf.cluster import dask
 from wm_tf.config import ControllerConfig, get_task
+from wm_tf.evaluate import evaluate
 from wm_tf.evolution.fitness import RealFitness
 from wm_tf.execution import LocalExecutor
 from wm_tf.serving import manifest
@@ -53,7 +55,10 @@ def test_killed_dask_worker(
     seen: Callable[[str], None],
     chance: random.Random,
 ) -> None:
-    """SIGKILL of one of two Dask workers in the middle of a generation"""
+    """SIGKILL of one of two Dask workers in the middle of a generation
+
+    The fitness of local processes, bit for bit; the models come once.
+    """
     exports = finished / "exports"
     models = agent.ModelsAt(exports, manifest.checksum(exports / "car_racing"))
 
@@ -87,7 +92,10 @@ def test_killed_dask_worker(
 def test_command_on_dask(
     finished: Path, tmp_path: Path, cluster: object, seen: Callable[[str], None]
 ) -> None:
-    """--executor dask --scheduler ADDRESS"""
+    """--executor dask --scheduler ADDRESS
+
+    The scores of local processes, bit for bit.
+    """
     scores = []
     for flags in ((), ("--executor", "dask", "--scheduler", cluster.scheduler_address)):
         path = tmp_path / f"{len(flags)}.json"
@@ -100,3 +108,47 @@ def test_command_on_dask(
         scores.append(storage.read_json(path)["returns"])
     assert scores[0] == scores[1]
     seen(f"evaluate gave the same returns as on local processes: {scores[0]}")
+
+
+_WITH_MPI = """
+import sys
+from pathlib import Path
+from mpi4py.futures import MPIPoolExecutor
+from wm_tf.cluster import RemoteExecutor
+from wm_tf.evaluate import evaluate, write_json
+
+if __name__ == "__main__":
+    with MPIPoolExecutor() as pool:
+        executor = RemoteExecutor(pool, timeout=300, workers=lambda: pool.num_workers)
+        result = evaluate(
+            executor, "car_racing", Path(sys.argv[1]),
+            env="real", episodes=3, seed=0, frames="fast",
+        )
+        write_json(Path(sys.argv[2]), {**result, "workers": executor.workers})
+"""
+
+
+def test_mpi(finished: Path, tmp_path: Path, seen: Callable[[str], None]) -> None:
+    """mpiexec -n 3 python -m mpi4py.futures, with evaluate on an MPIPoolExecutor
+
+    The scores of local processes, bit for bit.
+    """
+    pytest.importorskip("mpi4py", reason="mpi4py is missing (pip install mpi4py mpich)")
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if mpiexec is None:
+        pytest.skip("mpiexec is missing")
+    script, path = tmp_path / "with_mpi.py", tmp_path / "score.json"
+    script.write_text(_WITH_MPI)
+    command = (mpiexec, "-n", "3", sys.executable, "-m", "mpi4py.futures", script)
+    models = finished / "exports"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*map(str, command), str(models), str(path)],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scored = storage.read_json(path)
+    with LocalExecutor(1) as local:
+        here = evaluate(local, "car_racing", models, env="real", episodes=3, seed=0, frames="fast")
+    assert scored["returns"] == here["returns"]
+    seen(f"{scored['workers']} MPI workers gave the same returns: {here['returns']}")

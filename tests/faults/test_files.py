@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,10 @@ from wm_tf import cli, storage
 from wm_tf.config import get_task
 from wm_tf.data.episodes import read_episode, write_episode
 from wm_tf.data.latents import read_latents, write_latents
+from wm_tf.errors import DamagedFile, RunFailed
 from wm_tf.models import Memory
-from wm_tf.serving import manifest
+from wm_tf.serving import manifest, parcel
+from wm_tf.serving.load import load_keras
 
 CAR, DOOM = get_task("car_racing"), get_task("take_cover")
 FLIPS = 3
@@ -87,7 +90,10 @@ def reader(run: Path, name: str) -> tuple[str | Path, ...]:
 def test_files_of_a_run(
     run: Path, name: str, refused: Refused, chance: random.Random, seen: Callable[[str], None]
 ) -> None:
-    """A file of a run cut or with a bit flipped"""
+    """A file of a run cut or with a bit flipped
+
+    Found before use, named, status 2.
+    """
     path = run / name
     whole = path.read_bytes()
     others = {other: (run / other).read_bytes() for other in READERS if other != name}
@@ -158,7 +164,10 @@ def foreign(run: Path) -> dict[str, list[tuple[str, Callable[[Path], None]]]]:
 
 
 def test_foreign_files_of_a_run(run: Path, refused: Refused, seen: Callable[[str], None]) -> None:
-    """Files of a run of another task or format version"""
+    """Files of a run of another task or format version
+
+    Found before use, named, status 2.
+    """
     for name, changes in foreign(run).items():
         path = run / name
         whole = path.read_bytes()
@@ -182,7 +191,10 @@ def files_of(models: Path) -> list[Path]:
 def test_files_of_models(
     run: Path, refused: Refused, chance: random.Random, seen: Callable[[str], None]
 ) -> None:
-    """Files of SavedModels, manifest included: cut, with a bit flipped, missing"""
+    """Files of SavedModels, manifest included: cut, with a bit flipped, missing
+
+    Found before use, named, status 2.
+    """
     models = run / "exports"
     paths = files_of(models)
     for path in paths:
@@ -203,7 +215,10 @@ def player(models: Path, *arguments: str | Path) -> tuple[str | Path, ...]:
 
 
 def test_foreign_models(run: Path, refused: Refused, seen: Callable[[str], None]) -> None:
-    """SavedModels of another task or version, without a shard, without a signature"""
+    """SavedModels of another task or version, without a shard, without a signature
+
+    Found before use, named, status 2.
+    """
     models = run / "exports"
     folder = models / "car_racing"
     path = folder / manifest.FILE_NAME
@@ -253,7 +268,10 @@ def test_recordings(
     chance: random.Random,
     seen: Callable[[str], None],
 ) -> None:
-    """Recordings of the player: cut, with a bit flipped, of another task, version or models"""
+    """Recordings of the player: cut, with a bit flipped, of another task, version or models
+
+    Found before use, named, status 2.
+    """
     models = run / "exports"
     world = load(models, "car_racing")
     session = Session(world, seed=7)
@@ -293,7 +311,10 @@ def _other_version(data: bytes) -> bytes:
 def test_a_file_of_bindings(
     run: Path, tmp_path: Path, refused: Refused, seen: Callable[[str], None]
 ) -> None:
-    """The player's TOML of keys, which a person writes: what cannot be understood"""
+    """The player's TOML of keys, which a person writes: what cannot be understood
+
+    Named, status 2.
+    """
     path = tmp_path / "keys.toml"
     wrong = [b'gas = ["up', b"gas = 3", b'fly = ["f"]', b'gas = ["no such key"]', b"\xff\xfe"]
     for text in wrong:
@@ -303,15 +324,87 @@ def test_a_file_of_bindings(
     seen(f"{refused.tried} of {refused.tried} named, status 2 (it has no checksum)")
 
 
-def test_a_score(run: Path, tmp_path: Path, refused: Refused, chance: random.Random,
-                 seen: Callable[[str], None]) -> None:  # fmt: skip
-    """A file of evaluate --json, which renew reads: cut, with a bit flipped"""
+def test_a_score(
+    run: Path, tmp_path: Path, refused: Refused, chance: random.Random, seen: Callable[[str], None]
+) -> None:
+    """A file of evaluate --json, which renew reads: damaged, of another task or version
+
+    Found before use, named, status 2.
+    """
     models = tmp_path / "models"
     shutil.copytree(run / "exports", models)
     path = tmp_path / "score.json"
     assert cli.main([str(word) for word in (*evaluation(models), "--json", path)]) == 0
-    for what, data in damages(path.read_bytes(), chance):
+    whole = path.read_bytes()
+    for what, data in damages(whole, chance):
         path.write_bytes(data)
         refused(path.name, what, "renew", models, "--scores", path)
+    for changes in ({"task": "take_cover"}, {"format_version": 99}):
+        path.write_bytes(whole)
+        storage.write_json(path, {**storage.read_json(path), **changes})
+        refused(path.name, str(changes), "renew", models, "--scores", path)
     assert refused.missed == []
     seen(f"{refused.tried} of {refused.tried} found, named, status 2")
+
+
+def test_a_data_set(
+    run: Path, tmp_path: Path, refused: Refused, chance: random.Random, seen: Callable[[str], None]
+) -> None:
+    """Files of export-data, which import-data reads: damaged, of another task or version
+
+    Found before use, named, status 2.
+    """
+    pytest.importorskip("minari")
+    data = tmp_path / "drives-v0"
+    assert cli.main(["export-data", "car_racing", "--run", str(run), "--out", str(data)]) == 0
+    command = ("import-data", "car_racing", "--data", data, "--run", tmp_path / "new")
+    paths = [path for path in data.rglob("*") if path.is_file()]
+    for path in paths:
+        whole = path.read_bytes()
+        for what, damaged in damages(whole, chance):
+            path.write_bytes(damaged)
+            refused(path.name, what, *command)
+        path.write_bytes(whole)
+    path = data / manifest.FILE_NAME
+    for changes in ({"task": "take_cover"}, {"format_version": 99}):
+        whole = path.read_bytes()
+        storage.write_json(path, {**storage.read_json(path), **changes})
+        refused(path.name, str(changes), *command)
+        path.write_bytes(whole)
+    assert not list((tmp_path / "new").rglob("*.npz"))
+    assert cli.main([str(word) for word in command]) == 0
+    assert refused.missed == []
+    seen(f"{len(paths)} files, {refused.tried} of {refused.tried} found, named, status 2")
+
+
+def test_models_that_came_to_another_machine(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chance: random.Random,
+    seen: Callable[[str], None],
+) -> None:
+    """Models that came to another machine as a parcel: damaged where they wait there
+
+    Found and named before a worker uses them.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    checksum = manifest.checksum(run / "exports" / "car_racing")
+    parcel.unpack(parcel.pack(run / "exports", "car_racing"), checksum)
+    shutil.rmtree(run)
+    (folder,) = tmp_path.glob("wm_tf_models_*/*/car_racing")
+    tried = 0
+    for path in (folder / name for name in manifest.checksums(folder)):
+        whole = path.read_bytes()
+        for what, data in damages(whole, chance):
+            path.write_bytes(data)
+            there = parcel.find(run / "exports", "car_racing", checksum)
+            with pytest.raises(DamagedFile, match=re.escape(f"{path}: ")):
+                load_keras(there, "car_racing")
+                pytest.fail(f"{path} {what}")
+            tried += 1
+        path.write_bytes(whole)
+    (folder / manifest.FILE_NAME).write_bytes(b"{}")
+    with pytest.raises(RunFailed, match="other models than those that were meant, or none"):
+        parcel.find(run / "exports", "car_racing", checksum)
+    seen(f"{tried + 1} of {tried + 1} found and named")

@@ -43,7 +43,11 @@ def without_controller(finished: Path, folder: Path) -> Path:
 def test_trainer(
     finished: Path, tmp_path: Path, start: Callable, seen: Callable, chance: random.Random
 ) -> None:
-    """SIGKILL of the trainer at 20 random points, ten of them while it saves"""
+    """SIGKILL of the trainer at 20 random points, ten of them while it saves
+
+    The same command goes on, 20 of 20 times, with at most one generation lost; in the end next
+    candidates, mean, sigma and history are the uninterrupted run's, bit for bit.
+    """
     whole, killed = (without_controller(finished, tmp_path / name) for name in ("whole", "killed"))
     status, errors = start(*EVOLVE, "--run", whole).wait()
     assert status == 0, errors
@@ -101,7 +105,11 @@ STAGES: dict[str, Sequence[str]] = {
 
 
 def test_stages(tmp_path: Path, start: Callable, seen: Callable, chance: random.Random) -> None:
-    """SIGKILL of collect, train-vision, encode and train-memory at random points"""
+    """SIGKILL of collect, train-vision, encode and train-memory at random points
+
+    The same command goes on; nothing half written is read as whole, and finished episodes and
+    epochs are kept.
+    """
     kept: dict[str, int] = {}
     kills = 0
     for folder, disturbed in ((tmp_path / "whole", False), (tmp_path / "killed", True)):
@@ -165,7 +173,10 @@ def _replaced(done: dict[str, Any], folder: Path) -> set[tuple[str, Any]]:
 def test_reproduce(
     finished: Path, tmp_path: Path, start: Callable, seen: Callable, chance: random.Random
 ) -> None:
-    """SIGKILL of reproduce at random points"""
+    """SIGKILL of reproduce at random points
+
+    The same command goes on to the results of the undisturbed run.
+    """
     run = tmp_path / "run"
     arguments = ("reproduce", "car_racing", *SMOKE, "--iterations", "1", "--run", run)
     kills, stages = 0, []
@@ -193,7 +204,10 @@ def test_reproduce(
 def test_exports_are_replaced_in_one_step(
     finished: Path, tmp_path: Path, start: Callable, seen: Callable, chance: random.Random
 ) -> None:
-    """SIGKILL of export at random points"""
+    """SIGKILL of export at random points
+
+    The models that were there, or the new ones: never a part.
+    """
     out = tmp_path / "models"
     arguments = ("export", "car_racing", *SMOKE, "--run", finished, "--out", out)
     status, errors = start(*arguments).wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -63,7 +64,11 @@ def size_of(folder: Path) -> int:
 def test_full_disk_while_collecting(
     small_disk: Callable[[int], Path], start: Start, seen: Seen
 ) -> None:
-    """Disk full (tmpfs of 3 MB) in collect"""
+    """Disk full (tmpfs of 3 MB) in collect
+
+    Status 1 and one message that names the path; the episodes before stay, and the same command
+    goes on after room is made.
+    """
     run = small_disk(3) / "run"
     arguments = ("collect", "car_racing", *SMOKE, "--episodes", "30", "--run", run)
     line = failed(start(*arguments))
@@ -82,7 +87,11 @@ def test_full_disk_while_collecting(
 def test_full_disk_while_training(
     finished: Path, small_disk: Callable[[int], Path], start: Start, seen: Seen
 ) -> None:
-    """Disk full (tmpfs with room for one checkpoint) in train-vision and train-memory"""
+    """Disk full (tmpfs with room for one checkpoint) in train-vision and train-memory
+
+    Status 1 and one message that names the path; the checkpoint before stays good, and the same
+    command goes on after room is made.
+    """
     said = []
     # Other hyper-parameters than the finished run's, so that the training begins anew.
     for model, flags in (("vision", ("--frame-stride", "8")), ("memory", ("--batch-size", "16"))):
@@ -113,7 +122,10 @@ def test_full_disk_while_training(
 def test_full_disk_while_exporting(
     finished: Path, tmp_path: Path, start: Start, seen: Seen
 ) -> None:
-    """Files limited to 1 MB (RLIMIT_FSIZE) in export"""
+    """Files limited to 1 MB (RLIMIT_FSIZE) in export
+
+    Status 1 and one message that names the path; the models before stay good.
+    """
     out = tmp_path / "models"
     arguments = ("export", "car_racing", *SMOKE, "--run", finished, "--out", out)
     assert start(*arguments).wait()[0] == 0
@@ -128,6 +140,54 @@ def test_full_disk_while_exporting(
     assert start("verify", out).wait()[0] == 0
     assert [path for path in out.iterdir() if path.name.startswith(".")] == []
     seen("status 1, “cannot write …/car_racing: File too large”; the models before verified")
+
+
+def fill(disk: Path) -> None:
+    """Leaves no byte."""
+    with contextlib.suppress(OSError), (disk / "fill").open("ab", buffering=0) as file:
+        while file.write(bytes(2**12)):
+            pass
+
+
+def test_full_disk_while_anything_is_written(
+    finished: Path, small_disk: Callable[[int], Path], start: Start, seen: Seen
+) -> None:
+    """Disk full (not a byte left) in encode, train-controller, evaluate, export-data, player
+
+    Status 1 and one message that names the path.
+    """
+    disk = small_disk(size_of(finished) + 10)
+    run = disk / "run"
+    shutil.copytree(finished, run)
+    models = ("--models", finished / "exports")
+    dream = ("evaluate", "car_racing", "--env", "dream", "--episodes", "1", *models)
+    drive = ("car_racing", "--headless", "--steps", "5", *models)
+    longer = ("--generations", "99")
+    commands = [
+        ("latents", ("encode", "car_racing", *SMOKE, "--run", run), "wm_tf"),
+        ("stages", ("train-controller", "car_racing", *SMOKE, *longer, "--run", run), "wm_tf"),
+        ("score.json", (*dream, "--json", disk / "score.json"), "wm_tf"),
+        (
+            "data-v0",
+            ("export-data", "car_racing", "--run", run, "--out", disk / "data-v0"),
+            "wm_tf",
+        ),
+        ("dream.gif", (*drive, "--gif", disk / "dream.gif"), "player"),
+    ]
+    shutil.rmtree(run / "latents")
+    for name, arguments, module in commands:
+        fill(disk)
+        status, errors = start(*arguments, module=module).wait()
+        *_, line = errors.splitlines()
+        assert status == 1, errors
+        assert "Traceback" not in errors
+        assert line.startswith(f"{module}: cannot write {disk}") and name in line
+        assert line.endswith("No space left on device")
+        if name == "latents":  # the next one needs them
+            (disk / "fill").unlink()
+            shutil.copytree(finished / "latents", run / "latents", dirs_exist_ok=True)
+    assert unsound(run) == []
+    seen(f"{len(commands)} of {len(commands)}: status 1, “cannot write …: No space left on device”")
 
 
 # --- Ctrl-C
@@ -146,7 +206,10 @@ INTERRUPTED = {
 def test_ctrl_c(
     name: str, finished: Path, run: Path, start: Start, seen: Seen, chance: random.Random
 ) -> None:
-    """Ctrl-C"""
+    """Ctrl-C
+
+    Status 130 within 10 s; finished work is kept, children are gone.
+    """
     if name == "evaluate":
         flags = ("--models", finished / "exports", "--episodes", "500", "--frames", "fast")
     else:
@@ -178,7 +241,11 @@ def test_ctrl_c(
 
 @pytest.mark.parametrize("model", ["vision", "memory"])
 def test_nan(model: str, run: Path, start: Start, seen: Seen) -> None:
-    """The loss becomes NaN"""
+    """The loss becomes NaN
+
+    Training stops within a step with status 1, the step and the metric; the last good weights
+    stay.
+    """
     path = run / "checkpoints" / f"{model}-00.npz"
     more = ("--frame-stride", "8") if model == "vision" else ("--batch-size", "16")
     arguments = (f"train-{model}", "car_racing", *SMOKE, *more, "--run", run)
@@ -217,7 +284,10 @@ def bare(tmp_path: Path) -> dict[str, str | None]:
 def test_bare_machine(
     bare: dict[str, str | None], tmp_path: Path, start: Start, seen: Seen
 ) -> None:
-    """No screen, no vizdoom, no writable home folder: what needs none of them works"""
+    """No screen, no vizdoom, no writable home folder
+
+    What needs none of them works.
+    """
     run = tmp_path / "run"
     status, errors = start(
         "reproduce", "car_racing", *SMOKE, "--iterations", "1", "--run", run, env=bare
@@ -241,7 +311,10 @@ def test_bare_machine(
 def test_hints_of_a_bare_machine(
     bare: dict[str, str | None], finished: Path, tmp_path: Path, start: Start, seen: Seen
 ) -> None:
-    """No screen, no vizdoom, no writable home folder: what needs one of them says so"""
+    """No screen, no vizdoom, no writable home folder
+
+    What needs one of them says so, with status 2.
+    """
     run = tmp_path / "doom"
     status, doom = start(
         "collect", "take_cover", *SMOKE, "--workers", "1", "--run", run, env=bare

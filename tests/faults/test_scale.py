@@ -51,7 +51,10 @@ def master_seconds(executor: Executor) -> float:
 
 
 def test_scale(seen: Callable[[str], None]) -> None:
-    """Scale: a generation of 64 x 16 real rollouts of car_racing"""
+    """Scale: a generation of 64 x 16 real rollouts of car_racing
+
+    Measured. The master feeds more than 64 workers.
+    """
     models = agent.ModelsAt(PUBLISHED, manifest.checksum(PUBLISHED / "car_racing"))
     parameters = np.zeros(CAR.controller_parameters, np.float32)
     chunk = work(models, agent.ROLLOUTS, 1, parameters=parameters)[0]
@@ -88,7 +91,10 @@ def test_scale(seen: Callable[[str], None]) -> None:
 
 
 def test_scale_with_dask(seen: Callable[[str], None]) -> None:
-    """Scale: the master's share with Dask (client and scheduler in one process)"""
+    """Scale: the master's share with Dask (client and scheduler in one process)
+
+    Measured.
+    """
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(

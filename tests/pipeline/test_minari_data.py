@@ -125,7 +125,11 @@ def test_a_data_set_of_somebody_else_is_imported(
         (("export-data", "car_racing", "--run", "run", "--out", "run"), "run: exists already"),
         (("import-data", "car_racing", "--run", "run", "--data", "set-v0"), "holds episodes"),
         (("import-data", "car_racing", "--run", "new", "--data", "run"), "not a Minari data set"),
-        (("import-data", "take_cover", "--run", "new", "--data", "set-v0"), "float [5, 1], got"),
+        (
+            ("import-data", "take_cover", "--run", "new", "--data", "set-v0"),
+            "expected 'take_cover'",
+        ),
+        (("import-data", "take_cover", "--run", "new", "--data", "their-v0"), "float [5, 1], got"),
     ],
 )
 def test_what_cannot_be_used_is_refused(
@@ -137,8 +141,10 @@ def test_what_cannot_be_used_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(Path("run"), get_task("car_racing"))
-    if "set-v0" in arguments:
-        assert cli.main(["export-data", "car_racing", "--run", "run", "--out", "set-v0"]) == 0
+    if arguments[-1] in ("set-v0", "their-v0"):
+        assert cli.main(["export-data", "car_racing", "--run", "run", "--out", arguments[-1]]) == 0
+        if arguments[-1] == "their-v0":
+            Path("their-v0/manifest.json").unlink()
     capsys.readouterr()
     assert cli.main(list(arguments)) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -84,3 +84,23 @@ def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
     assert scores[0]["returns"] == scores[1]["returns"]
     assert scores[0]["episodes"] == 3 and len(set(scores[0]["returns"])) > 1
     assert scores[0]["env"]["id"] == "CarRacing-v3" and scores[0]["env"]["frames"] == "fast"
+
+
+def test_controllers_are_swept_over_temperatures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = _checkpoints(folder)
+    sizes = ["--generations", "2", "--population", "8", "--rollouts", "2", "--horizon", "20"]
+    command = ["sweep", "car_racing", "--preset", "smoke", "--run", str(folder), *sizes]
+    command += ["--temperatures", "0.5", "1.3", "--episodes", "2", "--selection-episodes", "2"]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    lines = json.loads((folder / "sweep.json").read_text())["lines"]
+    assert [line["temperature"] for line in lines] == [0.5, 1.3]
+    for line in lines:
+        assert line["virtual"]["episodes"] == line["actual"]["episodes"] == 2
+        assert f"{line['actual']['mean']:.0f} ± {line['actual']['std']:.0f}" in table
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    swept = _checkpoints(folder)
+    assert {name: swept[name] for name in published} == published  # the run's own are left alone
+    assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()

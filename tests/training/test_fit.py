@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from wm_tf.config import MemoryConfig, VisionConfig, get_task
 from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.data.latents import LatentEpisode, write_latents
+from wm_tf.data.streams import sequence_batches
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 from wm_tf.models import Memory
 from wm_tf.training import checkpoint
-from wm_tf.training.fit import Places
+from wm_tf.training.fit import Log, Places
 from wm_tf.training.memory import make_memory, train_memory
 from wm_tf.training.vision import make_vision, train_vision
 
@@ -104,6 +106,42 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert checkpoint.digest(second) == checkpoint.digest(whole)
 
 
+def test_every_epoch_draws_its_share_of_the_random_episodes(
+    latents: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[list[Path]] = []
+
+    def spy(paths: list[Path], *arguments: Any, **named: Any) -> Any:
+        used.append(paths)
+        return sequence_batches(paths, *arguments, **named)
+
+    monkeypatch.setattr("wm_tf.training.memory.sequence_batches", spy)
+    random, later = latents[:3], latents[3:]
+    config = dataclasses.replace(CONFIG, random_share=1 / 3)
+    memory = make_memory(TASK, config, seed=3)
+    train_memory(
+        memory, later, TASK, config, places(tmp_path), seed=3, epochs=6, random=random
+    )  # fmt: skip
+    assert all(len(paths) == 2 and paths[1:] == later for paths in used)
+    assert len({paths[0] for paths in used}) > 1  # not always the same one
+
+
+def test_the_learning_rate_falls_over_the_epochs_of_a_training(
+    latents: list[Path], first: Path, tmp_path: Path
+) -> None:
+    """Also where the training goes on after an interruption."""
+    config = dataclasses.replace(CONFIG, learning_rate=0.1, decay=0.01)
+    start = first / "memory.npz"  # after one epoch
+    train(tmp_path, latents, 4, start, config)
+    rates = [line["learning_rate"] for line in metrics(tmp_path)]
+    np.testing.assert_allclose(rates, [0.1, 0.01, 0.001], rtol=1e-6)
+    parts = tmp_path / "parts"
+    shutil.copytree(tmp_path, parts, ignore=lambda *_: ["parts"])
+    train(parts, latents, 7, start, config)
+    rates = [line["learning_rate"] for line in metrics(parts)][3:]
+    np.testing.assert_allclose(rates, 0.1 * 0.01 ** (np.array([3, 4, 5]) / 5), rtol=1e-6)
+
+
 def test_what_is_trained_enough_is_left_alone(latents: list[Path], first: Path) -> None:
     written = (first / "memory.npz").read_bytes()
     memory = train(first, latents, 1)
@@ -158,6 +196,20 @@ def test_damaged_data_are_named(latents: list[Path], tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match=r"episode-000004.npz: damaged"):
         train(tmp_path, [*latents, bad], 1)
     assert not (tmp_path / "memory.npz").exists()
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The limit on file sizes stands for the full disk; the one of these finds room to begin."""
+    resource = pytest.importorskip("resource", reason="needs POSIX limits")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (10, 100):
+        with pytest.raises(RunFailed, match=f"^cannot write {tmp_path}: File too large$"):
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+                with Log(tmp_path) as log:
+                    log.write(0, loss=1.0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_no_data_are_no_training(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from wm_tf.config import get_task
 from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.data.latents import LatentEpisode, write_latents
 from wm_tf.models import Memory
-from wm_tf.training.measure import END_TOLERANCE, _found_ends, measure_memory, measure_vision
+from wm_tf.training.measure import (
+    END_THRESHOLD,
+    END_TOLERANCE,
+    _found_ends,
+    measure_memory,
+    measure_vision,
+)
 
 TASK = dataclasses.replace(get_task("car_racing"), latent_size=2, hidden_size=4)
 
@@ -75,22 +81,18 @@ def test_figures_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
     assert "reward_explained_variance_25" not in result
 
 
-@pytest.mark.parametrize(
-    ("logit", "threshold", "recall"),
-    [
-        (np.log(10.0) + 0.1, 0.5, 1.0),
-        (np.log(10.0) - 0.1, 0.5, 0.0),
-        (np.log(2.5) + 0.1, 0.2, 1.0),  # odds of 1 to 4, times 10
-        (np.log(2.5) - 0.1, 0.2, 0.0),
-    ],
-)
-def test_ends_are_claimed_above_the_threshold_without_the_weight(
-    tmp_path: Path, logit: float, threshold: float, recall: float
+@pytest.mark.parametrize(("above", "recall"), [(0.1, 1.0), (-0.1, 0.0)])
+@pytest.mark.parametrize("correction", [1.0, 10.0])
+def test_ends_are_claimed_where_they_are_likelier_than_not_within_the_tolerance(
+    tmp_path: Path, correction: float, above: float, recall: float
 ) -> None:
+    within = 1.0 - (1.0 - END_THRESHOLD) ** (END_TOLERANCE + 1)
+    assert within == pytest.approx(0.5)
+    logit = np.log(correction * END_THRESHOLD / (1.0 - END_THRESHOLD)) + above
     paths = [
         latents(tmp_path, np.arange(30), index=index, terminated=index == 0) for index in range(2)
     ]
-    result = measure_memory(constant_memory(done_logit=logit), paths, TASK, 10.0, threshold)
+    result = measure_memory(constant_memory(done_logit=logit), paths, TASK, correction)
     assert result["ends"] == 1.0
     assert result["end_recall"] == recall
 

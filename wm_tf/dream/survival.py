@@ -1,7 +1,8 @@
-"""How long dreams last under the task's random policy: by this the rule of their end is chosen.
+"""How long dreams last under the policy that collects: by this the rule of their end is chosen.
 
-The end head gives a probability at every step; what ends a dream, a draw with that probability or
-its passing a threshold, is chosen so that the random policy survives as long as in the real task.
+The end head gives a probability at every step, with which a dream ends. M's dreams are a little
+kinder or crueller than the task: the odds are set so that the policy that collects survives as
+long in both.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.manifest import EndRule
 
 DREAMS_PER_CALL = 32
-TOLERANCE = 0.2
-"""How far the mean survival may be from the real one, as a share of it."""
-THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 10))
+LARGEST_FACTOR = 4.0
+"""By which the odds of an end may be set right."""
 
 
 class RandomDreams(NamedTuple):
@@ -52,7 +52,7 @@ def random_dreams(
     temperature: float,
     steps: int | None = None,
 ) -> RandomDreams:
-    """Dreams under the task's random policy.
+    """Dreams under the policy that collects.
 
     Args:
       task: whose dreams they are.
@@ -74,7 +74,7 @@ def random_dreams(
     for stream in streams:
         random = np.random.default_rng(stream)
         state = starts.sample(random, DREAMS_PER_CALL, task.hidden_size)
-        policies = [task_module(task.name).random_policy(random) for _ in range(DREAMS_PER_CALL)]
+        policies = [task_module(task.name).exploring_policy(random) for _ in range(DREAMS_PER_CALL)]
         actions = np.stack(
             [list(itertools.islice(policy, steps or task.max_steps)) for policy in policies]
         )
@@ -89,21 +89,21 @@ def choose_end_rule(
 ) -> EndRule:
     """The rule by which dreams last as long as real episodes.
 
-    Sampled, where that comes within `TOLERANCE` at some temperature; else the threshold that comes
-    closest. (A controller learns to stay just below a threshold, which no draw lets it do: in
-    take_cover controllers that survived 1,000 tics of dreams with a threshold lived for 165.)
+    Ends are drawn with the end head's probability, its odds divided by the number that brings the
+    survival closest. (Without a draw, by a threshold, a controller learns to stay just below: in
+    take_cover such controllers survived 1,000 tics of their dreams and 165 of the real task.)
 
     Args:
-      dreams: at several temperatures.
-      real_mean: of the random policy's survival in the real task, in steps.
-      odds_correction: by how much the end head's loss weights the steps that end an episode.
+      dreams: at several temperatures, which count alike.
+      real_mean: of that policy's survival in the real task, in steps.
+      odds_correction: by how much the end head's loss weights the steps that end an episode; what
+        is chosen is at most `LARGEST_FACTOR` times higher or lower.
     """
 
     def miss(rule: EndRule) -> float:
-        return min(abs(dreamt.lengths(rule).mean() / real_mean - 1.0) for dreamt in dreams)
+        lengths = np.array([dreamt.lengths(rule).mean() for dreamt in dreams])
+        return float(np.square(np.log(lengths / real_mean)).mean())
 
-    sampled = EndRule("sampled", odds_correction=odds_correction)
-    if miss(sampled) <= TOLERANCE:
-        return sampled
-    thresholds = [EndRule("threshold", value, odds_correction) for value in THRESHOLDS]
-    return min(thresholds, key=miss)
+    factors = np.geomspace(1.0 / LARGEST_FACTOR, LARGEST_FACTOR, 49)
+    corrections = np.round(odds_correction * factors, 3).tolist()
+    return min((EndRule("sampled", None, value) for value in corrections), key=miss)

@@ -172,6 +172,9 @@ def random_policy(generator: np.random.Generator) -> Iterator[np.ndarray]:
         yield np.array([steer, gas, brake], np.float32)
 
 
+exploring_policy = random_policy
+
+
 def _steering(generator: np.random.Generator) -> Iterator[float]:
     """A slow pull plus turns, gentle and long or sharp and short, often countered at once."""
     wildness = generator.uniform(0.1, 0.5)

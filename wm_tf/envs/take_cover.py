@@ -40,6 +40,7 @@ RESOLUTION = (160, 120)  # width, height of the rendered picture
 ROWS = 100  # of it, from the top, are seen by V
 THRESHOLD = 1 / 3  # of the action, between staying and stepping aside
 LONGEST_HOLD = 10  # tics for which `random_policy` keeps an action, at most
+EXPLORING_HOLDS = (3, 300)  # the shortest and the longest hold that an episode may have at most
 
 _TASK = TASKS["take_cover"]
 
@@ -182,21 +183,34 @@ def make(official_frames: bool = False) -> TakeCoverEnv:
 
 
 def random_policy(generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Uniform actions, each held for 1 to 10 tics; the default for collection.
+    """Uniform actions, each held for 1 to 10 tics: float32 [1], without end."""
+    return _holding(generator, LONGEST_HOLD)
+
+
+def exploring_policy(generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """As `random_policy`, but an episode's longest hold is drawn between 3 and 300 tics.
+
+    Whoever holds an action long stands at a wall, where the first controllers go and where
+    `random_policy` hardly ever is.
 
     Yields:
       float32 [1], without end.
     """
-    while True:
-        action = _uniform(generator)
-        for _ in range(generator.integers(1, LONGEST_HOLD + 1)):
-            yield action.copy()
+    low, high = np.log(EXPLORING_HOLDS)
+    return _holding(generator, round(float(np.exp(generator.uniform(low, high)))))
 
 
 def jitter_policy(generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Uniform actions, drawn anew for each tic: float32 [1], without end."""
     while True:
         yield _uniform(generator)
+
+
+def _holding(generator: np.random.Generator, longest: int) -> Iterator[np.ndarray]:
+    while True:
+        action = _uniform(generator)
+        for _ in range(generator.integers(1, longest + 1)):
+            yield action.copy()
 
 
 def _uniform(generator: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a round's dreams end: chosen by how long they last under the random policy."""
+"""How a round's dreams end: chosen by how long they last under the exploring policy."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def measure_ends(
       run: whose round it is.
       round_index: of the round.
       memory: M.
-      latents: all encoded episodes; those of the first round are the random policy's.
+      latents: all encoded episodes; those of the first round are the exploring policy's.
       odds_correction: by how much the end head's loss weights the steps that end an episode.
 
     Returns:
-      ``end_rule``, ``end_value``, and the random policy's mean survival in steps:
-      ``survival_real``, ``survival_dream_T`` for each temperature T.
+      ``end_rule``, ``end_value``, ``end_odds_correction``, and that policy's mean survival in
+      steps: ``survival_real``, ``survival_dream_T`` for each temperature T.
     """
     task, seed = run.config.task, run.config.seed
     first = [path for path in latents if path.parent == run.latents(0)]
@@ -55,8 +55,12 @@ def measure_ends(
         for temperature, dreamt in dreams.items()
     }
     return {
-        "end_rule": rule.rule, "end_value": rule.value, "survival_real": real, **survival
-    }  # fmt: skip
+        "end_rule": rule.rule,
+        "end_value": rule.value,
+        "end_odds_correction": rule.odds_correction,
+        "survival_real": real,
+        **survival,
+    }
 
 
 def end_rule(run: Run, round_index: int) -> EndRule:
@@ -65,5 +69,9 @@ def end_rule(run: Run, round_index: int) -> EndRule:
         record = run.stage_record("memory", index)
         if record is not None:
             result, weight = record["result"], record["inputs"]["done_positive_weight"]
-            return EndRule(result.get("end_rule", "never"), result.get("end_value"), weight)
+            return EndRule(
+                result.get("end_rule", "never"),
+                result.get("end_value"),
+                result.get("end_odds_correction", weight),
+            )
     return EndRule("never")

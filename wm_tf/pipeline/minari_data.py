@@ -4,6 +4,7 @@ A data set holds the same arrays, bit for bit: Minari would store frames as JPEG
 to. What Minari has no place for, ``policy`` and ``last_frame_repeated``, is metadata of an episode.
 
     <data set>/data/{metadata.json,main_data.hdf5}
+    <data set>/manifest.json                         ours: the task, and the checksums of both
 
 ``minari.load_dataset("car_racing-v0")`` finds a data set of that name in the folder that the
 environment variable MINARI_DATASETS_PATH names.
@@ -26,9 +27,13 @@ from minari.dataset.minari_storage import MinariStorage
 from wm_tf.agent import action_range
 from wm_tf.config import FRAME_SIZE, Task
 from wm_tf.data.episodes import Episode, episode_path, intact_episodes, read_episode, write_episode
-from wm_tf.errors import UserError
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.progress import Progress
+from wm_tf.serving import manifest
 from wm_tf.serving.folder import replacing
+from wm_tf.storage import read_json, write_json
+
+FORMAT_VERSION = 1
 
 
 def export_data(run: Path, task: Task, out: Path, skip_corrupt: bool = False) -> Path:
@@ -61,6 +66,9 @@ def export_data(run: Path, task: Task, out: Path, skip_corrupt: bool = False) ->
             facts = {"policy": episode.policy, "last_frame_repeated": episode.last_frame_repeated}
             storage.update_episode_metadata([facts], [index])
             progress.advance(1)
+        files = manifest.checksums(aside)
+        content = {"format_version": FORMAT_VERSION, "task": task.name, "files": files}
+        write_json(aside / manifest.FILE_NAME, content)
     return out
 
 
@@ -77,9 +85,11 @@ def import_data(data: Path, task: Task, folder: Path) -> int:
 
     Raises:
       UserError: no data set, one of other frames or actions, or a folder that holds episodes.
+      DamagedFile: one of ours that is damaged, of another task or format version.
     """
     if any(folder.glob("episode-*.npz")):
         raise UserError(f"{folder}: holds episodes already")
+    _check_files(data, task)
     try:
         dataset = MinariDataset(data / "data")
     except (OSError, ValueError, KeyError, AssertionError) as error:
@@ -148,6 +158,19 @@ def _episode(
         seed=int(facts.get("seed", -1)),
         policy=str(facts.get("policy", "imported")),
     )
+
+
+def _check_files(data: Path, task: Task) -> None:
+    """Raises DamagedFile; somebody else's data set has no checksums to be compared."""
+    path = data / manifest.FILE_NAME
+    if not path.exists():
+        return
+    content = read_json(path)
+    for key, expected in (("format_version", FORMAT_VERSION), ("task", task.name)):
+        if content.get(key) != expected:
+            raise DamagedFile(f"{path}: {key}: expected {expected!r}, got {content.get(key)!r}")
+    for name, checksum in content["files"].items():
+        manifest.check_file(data, name, checksum)
 
 
 def _check_name(name: str) -> None:

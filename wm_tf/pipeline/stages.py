@@ -62,13 +62,16 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         with strategy(devices, config.batch_size).scope():
             memory = make_memory(task, config, seed)
         data = training_part(latents)
-        train_memory(memory, data, task, config, places, seed=seed, epochs=epochs)
+        first = [path for path in data if path.parent == run.latents(0)] if round_index else []
+        later = [path for path in data if path not in set(first)]
+        train_memory(
+            memory, later, task, config, places, seed=seed, epochs=epochs, random=first
+        )  # fmt: skip
         weight, held_out = config.done_positive_weight, held_out_part(latents)
         if not task.mortal:
             return measure_memory(memory, held_out, task, weight)
         ends = measure_ends(run, round_index, memory, latents, weight)
-        threshold = ends["end_value"] or 0.5
-        return measure_memory(memory, held_out, task, weight, threshold) | ends
+        return measure_memory(memory, held_out, task, ends["end_odds_correction"]) | ends
 
     return _training_stage(run, "memory", round_index, config, latents, train)
 

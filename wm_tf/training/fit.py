@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def fit(
     places: Places,
     facts: Mapping[str, Any],
     name: str,
+    decay: float = 1.0,
 ) -> float:
     """Trains a compiled model until it has seen `epochs` epochs, those of its checkpoints included.
 
@@ -64,6 +66,8 @@ def fit(
       places: where to write.
       facts: JSON values that the checkpoint shall hold.
       name: of the work, for its progress.
+      decay: to which share the learning rate falls from the first epoch after `places.start` to
+        the last one.
 
     Returns:
       Seconds of training, earlier runs of it included.
@@ -74,16 +78,18 @@ def fit(
       UserError: the data do not fill one batch.
     """
     done, seconds = 0, 0.0
+    first = 0 if places.start is None else int(checkpoint.facts(places.start)["epochs"])
+    learning_rate = float(model.optimizer.learning_rate.numpy())
     start = places.checkpoint if places.checkpoint.exists() else places.start
     if start is not None:
-        learning_rate = float(model.optimizer.learning_rate.numpy())
         earlier = checkpoint.restore(start, model)
-        model.optimizer.learning_rate = learning_rate  # of this training, not of the one before
         done, seconds = int(earlier["epochs"]), float(earlier["seconds"])
     with Log(places.logs) as log, Progress(name, None, "steps") as progress:
         for epoch in range(done, epochs):
             began = time.monotonic()
             watch = _Watch(progress, epoch)
+            rate = learning_rate * decay ** ((epoch - first) / max(epochs - 1 - first, 1))
+            model.optimizer.learning_rate = rate
             _fit_epoch(model, batches(epoch), epoch, watch)
             if not watch.steps:
                 raise UserError(f"{name}: there is less data to train on than one batch")
@@ -91,7 +97,7 @@ def fit(
             seconds += time.monotonic() - began
             state = {**facts, "epochs": epoch + 1, "seconds": seconds}
             checkpoint.save(places.checkpoint, model, state)
-            log.write(epoch, seconds=seconds, **watch.metrics)
+            log.write(epoch, seconds=seconds, learning_rate=rate, **watch.metrics)
     return seconds
 
 
@@ -131,25 +137,41 @@ class Log:
 
     Args:
       folder: where both are written.
+
+    Raises:
+      RunFailed: they cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __enter__(self) -> Log:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._events = tf.summary.create_file_writer(str(self._folder))
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._events = tf.summary.create_file_writer(str(self._folder))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._events.close()
+        with self._writing():
+            self._events.close()
 
     def write(self, step: int, **figures: float) -> None:
         """Adds the figures of a step."""
         storage.append_line(self._folder / "metrics.jsonl", json.dumps({"step": step, **figures}))
-        with self._events.as_default():
+        with self._writing(), self._events.as_default():
             for name, value in figures.items():
                 tf.summary.scalar(name, value, step=step)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFailed(f"cannot write {self._folder}: {error.strerror or error}") from error
+        except tf.errors.OpError as error:
+            # "{{node}} path; reason", and then lines of what it was at
+            reason = error.message.partition("\n")[0].rpartition("; ")[2]
+            raise RunFailed(f"cannot write {self._folder}: {reason}") from error
 
 
 class _Watch(keras.callbacks.Callback):

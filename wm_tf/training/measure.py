@@ -17,6 +17,8 @@ from wm_tf.training.encode import encode_frames
 
 END_TOLERANCE = 5
 """Steps by which a predicted end may miss the real one and still count as found."""
+END_THRESHOLD = 1.0 - 0.5 ** (1 / (END_TOLERANCE + 1))
+"""Probability at one step that makes an end within so many steps as likely as not."""
 
 
 def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict[str, float]:
@@ -65,7 +67,6 @@ def measure_memory(
     latents: Sequence[Path],
     task: Task,
     odds_correction: float,
-    end_threshold: float = 0.5,
 ) -> dict[str, float]:
     """M's predictions on held-out episodes, each unrolled from its start.
 
@@ -74,12 +75,12 @@ def measure_memory(
       the present z, the baseline that predicts no change; ``reward_explained_variance``: 1 - the
       share of the reward's variance that is left, per step; ``reward_explained_variance_25``: the
       same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with a
-      probability above `end_threshold`, the weight of their loss taken out of it
-      (`odds_correction`), within `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not
+      probability above `END_THRESHOLD`, its odds divided by `odds_correction`, within
+      `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not
       exist are left out: of a reward that never varies, of ends where there is none or none
       predicted.
     """
-    least = np.log(odds_correction) + np.log(end_threshold / (1.0 - end_threshold))
+    least = np.log(odds_correction) + np.log(END_THRESHOLD / (1.0 - END_THRESHOLD))
     unroll = tf.function(memory.unroll, reduce_retracing=True)
     nll: list[np.ndarray] = []
     change: list[np.ndarray] = []

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import tensorflow as tf
+
 from wm_tf.config import MemoryConfig, Task
 from wm_tf.data.streams import sequence_batches
 from wm_tf.models import Memory
 from wm_tf.precision import dtype_policy
-from wm_tf.seeding import Purpose
+from wm_tf.seeding import Purpose, generator
 from wm_tf.training.devices import Adam
 from wm_tf.training.fit import Places, fit, seed_weights
 
@@ -44,13 +46,25 @@ def train_memory(
     *,
     seed: int,
     epochs: int,
+    random: Sequence[Path] = (),
 ) -> float:
-    """Trains M up to `epochs` epochs in total (see `fit`); returns seconds."""
+    """Trains M up to `epochs` epochs in total (see `fit`); returns seconds.
+
+    Every epoch has all of `latents` and, drawn anew, `config.random_share` of `random`.
+    """
+
+    def batches(epoch: int) -> tf.data.Dataset:
+        draw = generator(seed, Purpose.MEMORY, epoch, 3)
+        count = round(config.random_share * len(random))
+        drawn = [random[index] for index in sorted(draw.permutation(len(random))[:count])]
+        return sequence_batches([*drawn, *latents], task, config, seed=seed, epoch=epoch)
+
     return fit(
         memory,
-        lambda epoch: sequence_batches(latents, task, config, seed=seed, epoch=epoch),
+        batches,
         epochs=epochs,
         places=places,
         facts={"task": task.name, "config": dataclasses.asdict(config), "seed": seed},
         name="train-memory",
+        decay=config.decay,
     )

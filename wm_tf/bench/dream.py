@@ -1,0 +1,155 @@
+"""The population's dreams against dreaming step by step from Python, and against the machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from wm_tf.bench import models
+from wm_tf.bench.compare import Comparison, Disagreement, Goal, Side, compare, rate
+from wm_tf.config import TASKS, Task
+from wm_tf.dream.population import PopulationRollout
+from wm_tf.models import controller
+from wm_tf.precision import Precision, bfloat16_is_fast
+from wm_tf.seeding import Purpose, generator
+from wm_tf.serving.contract import VERSION
+from wm_tf.serving.manifest import EndRule
+
+POPULATION = 64
+ROLLOUTS = 16
+HORIZON = 50
+SEED = 1
+SIDE = 2048
+"""Of the large matrix product."""
+
+TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.1}
+"""Of most returns, in their standard deviations."""
+
+
+def dreams() -> list[Comparison]:
+    """Both tasks, in float32 and, where it is fast, in bfloat16."""
+    precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16_is_fast() else ["float32"]
+    lines = []
+    for task in TASKS.values():
+        with tempfile.TemporaryDirectory() as folder:
+            saved = tf.saved_model.load(
+                str(models.export_untrained(Path(folder), task) / "memory" / VERSION)
+            )
+            for precision in precisions:
+                lines += _dreams(task, precision, saved)
+    return lines
+
+
+def rollout_of(task: Task, precision: Precision) -> PopulationRollout:
+    """Dreams of untrained models that never end."""
+    return PopulationRollout(task, models.memory_of(task), EndRule("never"), precision)
+
+
+def _dreams(task: Task, precision: Precision, saved: Any) -> list[Comparison]:
+    rollout = rollout_of(task, precision)
+    parameters, starts = models.candidates(task, POPULATION), models.starts(task, ROLLOUTS)
+    steps = POPULATION * ROLLOUTS * HORIZON
+
+    def returns() -> np.ndarray:
+        """Those of the first candidate, [R]."""
+        return rollout(parameters, starts, seed=SEED, horizon=HORIZON).returns[0]
+
+    dream = saved.signatures["dream"]
+    everyone = np.repeat(parameters, ROLLOUTS, 0)
+    batched = by_steps(task, dream, everyone, np.tile(starts.latent, (POPULATION, 1)))
+    single = by_steps(task, dream, parameters[:1], starts.latent[:1])
+    what = f"dream, {task.name}, {POPULATION} x {ROLLOUTS} rollouts, {precision}"
+    measure = rate(steps, returns)
+    return [
+        compare(
+            what,
+            "steps/s",
+            Side("ours", measure, returns),
+            Side(
+                "one batched `memory.dream` call per step from Python",
+                rate(steps, batched),
+                # The noise of a call's first R rows is that of the R rollouts.
+                lambda: batched()[:ROLLOUTS],
+            ),
+            agree=_same_returns(TOLERANCE[precision]),
+            goal=Goal(3),
+        ),
+        compare(
+            what,
+            "steps/s",
+            Side("ours", measure, lambda: returns()[:1]),
+            Side("one rollout at a time, a call per step", rate(HORIZON, single), single),
+            agree=_same_returns(TOLERANCE[precision]),
+            goal=Goal(100),
+        ),
+        compare(
+            f"{what}: its matrix products",
+            "GFLOP/s",
+            Side("ours", rate(steps * _operations(task) / 1e9, returns)),
+            Side(f"one float32 product of {SIDE} x {SIDE} matrices", _large_product()),
+            goal=Goal(0.5 if precision == "float32" else 1.0),
+        ),
+    ]
+
+
+def by_steps(
+    task: Task, dream: Any, parameters: np.ndarray, latents: np.ndarray
+) -> Callable[[], np.ndarray]:
+    """Rolls B rows out from Python, with a call of C and one of M for each step: returns [B].
+
+    Args:
+      task: whose models they are.
+      dream: the SavedModel's signature.
+      parameters: of each row's controller, [B, N].
+      latents: where the rows begin, [B, Z], with the zero state.
+    """
+    kernels = tf.constant(parameters, tf.float32)  # [B, N]
+    zeros = tf.zeros([len(latents), task.hidden_size])
+
+    @tf.function
+    def act(latent: Any, h: Any, c: Any) -> Any:
+        return controller.act(task, kernels, controller.features(task, latent, h, c))
+
+    def run() -> np.ndarray:
+        state = {"latent": tf.constant(latents), "h": zeros, "c": zeros}
+        total = np.zeros(len(latents))
+        for step in range(HORIZON):
+            seed = tf.constant([SEED, step])
+            out = dream(action=act(**state), temperature=tf.constant(1.0), seed=seed, **state)
+            state = {name: out[name] for name in state}
+            total += out["reward"].numpy()
+        return total
+
+    return run
+
+
+def _operations(task: Task) -> int:
+    """Of the matrix products of one rollout's step: of M's, and of C's."""
+    z, a, h = task.latent_size, task.action_size, task.hidden_size
+    memory = (z + a + h) * 4 * h + h * (3 * z * task.mixtures + 2)
+    return 2 * (memory + task.controller_inputs * a)
+
+
+def _large_product(repeats: int = 4) -> Callable[[], float]:
+    matrix = tf.constant(generator(0, Purpose.BENCHMARK).normal(size=(SIDE, SIDE)), tf.float32)
+    product = tf.function(lambda x: x @ x)
+    return rate(
+        repeats * 2 * SIDE**3 / 1e9, lambda: [product(matrix).numpy() for _ in range(repeats)]
+    )
+
+
+def _same_returns(tolerance: float) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Most returns are the same: rounding now and then picks another of a mixture's components,
+    after which a dream goes another way."""
+
+    def agree(ours: np.ndarray, peer: np.ndarray) -> None:
+        difference = float(np.median(np.abs(ours - peer)))
+        if difference > tolerance * max(1.0, float(peer.std())):
+            raise Disagreement(f"returns differ by {difference:.3g} (median)")
+
+    return agree
