@@ -43,8 +43,14 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
 
 def _table(run: Run, rounds: int) -> Table:
     """A line for each round: its score, and what it cost."""
-    table = Table(title=f"{run.config.task.name}, {run.config.preset} preset")
-    for name in ("round", "selection score", "se", *STAGES, "minutes in all"):
+    table = Table(
+        title=f"{run.config.task.name}, {run.config.preset} preset: "
+        "scores on the selection seeds, and minutes"
+    )
+    # Short, so that eighty columns hold them.
+    headings = {"vision": "V", "memory": "M", "controller": "C", "controller-real": "C, real"}
+    stages = (headings.get(name, name) for name in STAGES)
+    for name in ("round", "score", "se", *stages, "in all"):
         table.add_column(name, justify="right")
     total = 0.0
     for index in range(rounds):
