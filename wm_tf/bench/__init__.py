@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 from wm_tf import storage
 from wm_tf.bench.compare import Comparison
-from wm_tf.bench.table import print_table
 from wm_tf.errors import UserError
 from wm_tf.progress import Progress
 from wm_tf.quiet import import_tensorflow
@@ -83,6 +82,8 @@ def bench(
             except UserError as error:  # such as: a peer that is not installed
                 omitted[name] = str(error)
             progress.advance()
+    from wm_tf.bench.table import print_table  # its library is slow to import
+
     print_table(lines, omitted)
     if json is not None:
         comparisons = [asdict(line) for line in lines]

@@ -62,10 +62,12 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         with strategy(devices, config.batch_size).scope():
             memory = make_memory(task, config, seed)
         data = training_part(latents)
-        first = [path for path in data if path.parent == run.latents(0)] if round_index else []
-        later = [path for path in data if path not in set(first)]
+        random, later = [], data
+        if round_index:
+            random = [path for path in data if path.parent == run.latents(0)]
+            later = data[len(random) :]  # the rounds are in their order
         train_memory(
-            memory, later, task, config, places, seed=seed, epochs=epochs, random=first
+            memory, later, task, config, places, seed=seed, epochs=epochs, random=random
         )  # fmt: skip
         weight, held_out = config.done_positive_weight, held_out_part(latents)
         if not task.mortal:

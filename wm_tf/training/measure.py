@@ -76,9 +76,8 @@ def measure_memory(
       share of the reward's variance that is left, per step; ``reward_explained_variance_25``: the
       same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with a
       probability above `END_THRESHOLD`, its odds divided by `odds_correction`, within
-      `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not
-      exist are left out: of a reward that never varies, of ends where there is none or none
-      predicted.
+      `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not exist are left out: of a
+      reward that never varies, of ends where there is none or none predicted.
     """
     least = np.log(odds_correction) + np.log(END_THRESHOLD / (1.0 - END_THRESHOLD))
     unroll = tf.function(memory.unroll, reduce_retracing=True)
