@@ -407,6 +407,20 @@ class ImportData(_Stage):
 
 
 @dataclass(frozen=True)
+class ImportModels(_Training):
+    """Begin a run with published models, from which its rounds go on."""
+
+    models: Path = Path("saved_models")
+    """Folder that holds the task's models."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from wm_tf.pipeline.importing import import_models
+
+        import_models(self.open(), self.models)
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure speeds side by side."""
 
@@ -437,6 +451,7 @@ COMMANDS: dict[str, type] = {
     "sweep": Sweep,
     "export-data": ExportData,
     "import-data": ImportData,
+    "import-models": ImportModels,
     "bench": Bench,
 }
 

@@ -112,6 +112,21 @@ def evolve(
     return evolved
 
 
+def save_initial(
+    path: Path,
+    parameters: np.ndarray,
+    config: ControllerConfig,
+    *,
+    task: Task,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the state of an evolution without generations, whose result is `parameters` [N]."""
+    strategy = Strategy(parameters, config.sigma, config.population, seed)
+    evolved = Evolved(strategy, strategy.mean, [])
+    _save(path, evolved, {**facts, "task": task.name, "config": _identity(config)})
+
+
 def _select(evolved: Evolved, select: Select, log: Log) -> None:
     returns = select(evolved.strategy.mean)
     score = float(returns.mean())

@@ -68,10 +68,10 @@ def end_rule(run: Run, round_index: int) -> EndRule:
     for index in range(round_index, -1, -1):
         record = run.stage_record("memory", index)
         if record is not None:
-            result, weight = record["result"], record["inputs"]["done_positive_weight"]
-            return EndRule(
-                result.get("end_rule", "never"),
-                result.get("end_value"),
-                result.get("end_odds_correction", weight),
-            )
+            result = record["result"]
+            if "end_odds_correction" in result:
+                return EndRule(
+                    result["end_rule"], result["end_value"], result["end_odds_correction"]
+                )
+            return EndRule("never", None, record["inputs"]["done_positive_weight"])
     return EndRule("never")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor
 
 from rich.console import Console
@@ -55,13 +56,14 @@ def _table(run: Run, rounds: int) -> Table:
     total = 0.0
     for index in range(rounds):
         best = best_of_round(run, index)
-        error = next(error for _, score, error in best.tried if score == best.selection)
+        tried = [(score, error) for _, score, error in best.tried]
+        score, error = max(tried, default=(math.nan, math.nan))  # an imported one was not tried here
         records = [run.stage_record(name, index) for name in STAGES]
         seconds = [record["seconds"] if record else 0.0 for record in records]
         total += sum(seconds)
         table.add_row(
             str(index),
-            f"{best.selection:.1f}",
+            f"{score:.1f}",
             f"{error:.1f}",
             *(f"{value / 60:.1f}" for value in seconds),
             f"{total / 60:.1f}",

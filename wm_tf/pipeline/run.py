@@ -10,7 +10,7 @@
 
 A stage is done when its record says so, says the same inputs, and its files are those that it
 wrote. Otherwise it runs: from its own checkpoint if it was interrupted at the same inputs, else
-anew.
+anew. A stage whose result came from elsewhere (`Run.adopt`) is done.
 """
 
 from __future__ import annotations
@@ -150,13 +150,15 @@ class Run:
         """
         path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
         record = self._record(path)
-        if record is None or record["inputs"] != inputs:
+        adopted = record is not None and record.get("adopted", False)
+        if not adopted and (record is None or record["inputs"] != inputs):
             for file in partial:
                 file.unlink(missing_ok=True)
             begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
             record = {**self._kind, **begun}
             storage.write_json(path, record)
-        if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
+        reached = adopted or (record["done"] and record["goal"] == goal)
+        if not (reached and self._intact(record["files"])):
             start = time.monotonic()
             try:
                 files, result = work()
@@ -175,6 +177,28 @@ class Run:
             }
             storage.write_json(path, record)
         return {**record["result"], "seconds": record["seconds"]}
+
+    def adopt(
+        self,
+        name: str,
+        round_index: int,
+        inputs: Values,
+        file: Path,
+        result: Values,
+        seconds: float,
+    ) -> None:
+        """Records a stage as done whose file was made elsewhere, in so many seconds."""
+        record = {
+            **self._kind,
+            "adopted": True,
+            "inputs": inputs,
+            "done": True,
+            "goal": 0,
+            "seconds": seconds,
+            "files": {file.relative_to(self.folder).as_posix(): storage.stamp(file)},
+            "result": result,
+        }
+        storage.write_json(self.folder / "stages" / f"{name}-{round_index:02d}.json", record)
 
     def stage_record(self, name: str, round_index: int) -> Values | None:
         """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""

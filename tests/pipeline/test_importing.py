@@ -1,0 +1,59 @@
+"""A run that begins with published models has exactly these, and its rounds go on from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wm_tf.config import preset
+from wm_tf.errors import UserError
+from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
+from wm_tf.pipeline.ends import end_rule
+from wm_tf.pipeline.importing import import_models
+from wm_tf.pipeline.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path, saved_models: Path) -> Run:
+    run = Run.open(tmp_path, preset("car_racing", "smoke"))
+    import_models(run, saved_models)
+    return run
+
+
+def test_the_models_are_those_that_were_published(run: Run, keras_models: dict[str, Any]) -> None:
+    made = last_controller(run, 1, "dream")
+    assert made is not None
+    np.testing.assert_array_equal(made.parameters, keras_models["controller"].parameters)
+    np.testing.assert_array_equal(made.last, made.parameters)
+    for loaded, name in ((load_vision(run, 0), "vision"), (load_memory(run, 0), "memory")):
+        published = keras_models[name].get_weights()
+        for weight, expected in zip(loaded.get_weights(), published, strict=True):
+            np.testing.assert_array_equal(weight, expected)
+    assert end_rule(run, 1).rule == "never"
+
+
+def test_the_first_round_is_not_trained_again(run: Run) -> None:
+    def work() -> tuple[list[Path], dict[str, Any]]:
+        raise AssertionError("trained what was imported")
+
+    path = run.checkpoint("memory", 0)
+    result = run.stage("memory", 0, {"data": "other"}, work, goal=20, partial=[path])
+    assert result["end_rule"] == "never"
+    assert path.exists()
+
+
+def test_models_of_a_run_are_never_replaced(run: Run, saved_models: Path) -> None:
+    before = run.checkpoint("memory", 0).read_bytes()
+    with pytest.raises(UserError, match="expected a run without checkpoints"):
+        import_models(run, saved_models)
+    assert run.checkpoint("memory", 0).read_bytes() == before
+
+
+def test_without_models_nothing_is_begun(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", preset("car_racing", "smoke"))
+    with pytest.raises(UserError):
+        import_models(run, tmp_path / "nowhere")
+    assert run.rounds() == 0
