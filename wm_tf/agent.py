@@ -28,7 +28,7 @@ from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
-from wm_tf.quiet import import_tensorflow
+from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
     from wm_tf.models import Memory, Vision

@@ -33,7 +33,7 @@ from wm_tf.config import (
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.execution import LocalExecutor
 from wm_tf.extras import require
-from wm_tf.quiet import import_tensorflow
+from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
     from wm_tf.pipeline.run import Run

@@ -151,13 +151,15 @@ class VisionConfig:
     """Train on every n-th frame (neighbours hardly differ); the offset changes by episode."""
     batch_size: int = 100
     learning_rate: float = 1e-4
+    decay: float = 1.0
+    """The learning rate falls to this share of it over the epochs of a training."""
     kl_tolerance: float = 0.5
     """A frame's KL divergence is not pushed below this value times the latent size."""
     precision: Precision = "auto"
     """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains."""
 
     def __post_init__(self) -> None:
-        _check(self, positive=("frame_stride", "batch_size", "learning_rate"))
+        _check(self, positive=("frame_stride", "batch_size", "learning_rate", "decay"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from wm_tf import storage
 from wm_tf.bench.compare import Comparison
 from wm_tf.errors import UserError
 from wm_tf.progress import Progress
-from wm_tf.quiet import import_tensorflow
+from wm_tf.runtime import import_tensorflow
 
 Benchmark = Literal[
     "car-racing",

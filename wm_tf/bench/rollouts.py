@@ -16,7 +16,7 @@ from wm_tf.bench.compare import Comparison, Goal, Side, against_limit, close, co
 from wm_tf.bench.footprint import private_memory
 from wm_tf.config import get_task
 from wm_tf.execution import LocalExecutor, map_chunks
-from wm_tf.quiet import import_tensorflow
+from wm_tf.runtime import import_tensorflow
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from wm_tf.config import Task, get_task
 from wm_tf.errors import DamagedFile, UserError
-from wm_tf.quiet import import_tensorflow
+from wm_tf.runtime import import_tensorflow
 from wm_tf.serving import contract, manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.manifest import EndRule

@@ -45,4 +45,5 @@ def train_vision(
         places=places,
         facts={"task": task.name, "config": dataclasses.asdict(config), "seed": seed},
         name="train-vision",
+        decay=config.decay,
     )
