@@ -67,7 +67,7 @@ class Compiled:
 
         Returns:
           `mean` and `log_variance` [1, Z] of the frame; `logits` and `means` [1, Z, K] that M
-          expected of it; M's state `h`, `c` [1, H].
+          expected of it, and `done_logit` [1]; M's state `h`, `c` [1, H].
         """
         import tensorflow as tf
 
@@ -107,7 +107,8 @@ class Compiled:
         def call(frame, latent, action, h, c):  # type: ignore[no-untyped-def]
             seen = signatures["vision", "encode"](frame=frame)
             step = signatures["memory", "step"](latent=latent, action=action, h=h, c=c)
-            expected = {"logits": step["logits"], "means": step["mean"]}
+            expected = {name: step[name] for name in ("logits", "done_logit")}
+            expected["means"] = step["mean"]
             return {**seen, **expected, "h": step["h"], "c": step["c"]}
 
         frame = tf.TensorSpec([1, 64, 64, 3], tf.uint8)

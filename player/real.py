@@ -27,6 +27,7 @@ class RealMoment:
     frame: np.ndarray  # uint8 [64, 64, 3]
     state: DreamState  # z of this frame, and M's state from the real frames before it
     expected: np.ndarray | None = None  # [1, Z] what M expected of this frame, from the last one
+    done_probability: float = 0.0  # what M gave to an end here
     step: int = 0
     reward: float = 0.0
     total: float = 0.0
@@ -73,11 +74,12 @@ class RealWorld:
         if before is not self._latest:
             self._simulate(before.state.seed, past())
         frame, reward, terminated, truncated, info = self._environment.step(action)
-        expected, state = self._world.followed(before.state, action, frame)
+        expected, probability, state = self._world.followed(before.state, action, frame)
         self._latest = RealMoment(
             frame=frame.copy(),
             state=state,
             expected=expected,
+            done_probability=probability,
             step=before.step + 1,
             reward=float(reward),
             total=before.total + float(reward),

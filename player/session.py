@@ -195,8 +195,10 @@ class Session:
         self.paused = False
 
     def begin_from(self, source: Source) -> None:
-        """Begins a dream from something else, such as a picture."""
+        """Begins a dream from something else; only a real frame is where a real one begins."""
         self._source = source
+        if source.kind != "real":
+            self._beside.view = View.DREAM
         self._begin(self._place + 1, 0)
 
     def close(self) -> None:
@@ -293,11 +295,12 @@ class Session:
             self._begin(self._place, self._chance)
 
     def synchronise(self) -> None:
-        """Dreams on from what is real."""
-        if self.view is View.BOTH and self.now.real is not None:
-            self._diverge()
-            now = replace(self.now, state=self.now.real.state, ended=False)
-            self.history.replace_now(now)
+        """Dreams on from what is real; raises UserError where they do not run side by side."""
+        if self.view is not View.BOTH or self.now.real is None:
+            raise UserError("nothing real runs beside this dream")
+        self._diverge()
+        now = replace(self.now, state=self.now.real.state, ended=False)
+        self.history.replace_now(now)
 
     def toggle_futures(self) -> None:
         """Shows what may come while the dream goes on, or no longer."""
@@ -379,6 +382,8 @@ class Session:
         """Back to the moment that was kept, if one was."""
         if self._kept is not None:
             self.history = History.of(self._kept)
+            if self.now.real is None:  # kept in the dream: nothing real goes on from there
+                self._beside.view = View.DREAM
             self._drop_futures()
             self._diverge()
             self.pins = dict(self.now.pins)

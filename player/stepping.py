@@ -60,6 +60,7 @@ def followed(
         temperature=temperature,
         reward=real.reward,
         total=before.total + real.reward,
+        done_probability=real.done_probability,
         ended=real.ended,
         real=real,
     )

@@ -152,12 +152,12 @@ class World:
 
     def followed(
         self, state: DreamState, action: np.ndarray, frame: np.ndarray
-    ) -> tuple[np.ndarray, DreamState]:
+    ) -> tuple[np.ndarray, float, DreamState]:
         """A step of M beside a real one: `frame`, uint8 [64, 64, 3], is what came after `action`.
 
         Returns:
-          The mean of the latent that M expected [1, Z], and the next state: M's, and the latent
-          sampled from what V sees in the frame.
+          The mean of the latent that M expected [1, Z], the probability that it gave to the end,
+          and the next state: M's, and the latent sampled from what V sees in the frame.
         """
         arrays = (state.latent, action[None], state.h, state.c)
         if self._compiled is not None:
@@ -168,7 +168,8 @@ class World:
             out = out | {"means": out["mean"], "mean": mean, "log_variance": log_variance}
         expected = (_softmax(out["logits"]) * out["means"]).sum(axis=-1)
         following = replace(state, h=out["h"], c=out["c"], step=state.step + 1)
-        return expected, self._sampled(following, out["mean"], out["log_variance"])
+        probability = self._probability(1.0 / (1.0 + float(np.exp(-float(out["done_logit"][0])))))
+        return expected, probability, self._sampled(following, out["mean"], out["log_variance"])
 
     @staticmethod
     def _sampled(state: DreamState, mean: np.ndarray, log_variance: np.ndarray) -> DreamState:

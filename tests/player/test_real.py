@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pygame
 import pytest
@@ -10,9 +12,11 @@ from player import app as loop
 from player import recording
 from player.commands import Command
 from player.driving import Driver, Hands
+from player.history import MEMORY_LIMIT
 from player.real import RealWorld, drift
 from player.recording import Recorder
 from player.session import Session, View
+from player.world import Source
 from wm_tf.data.episodes import read_episode
 from wm_tf.errors import UserError
 
@@ -83,11 +87,20 @@ def test_synchronising_puts_the_dream_where_the_real_one_is(world, ring):
     assert drift(session.now.real, session.now.state) > 0
 
 
+def test_without_anything_real_y_says_so(world, ring):
+    for view in (View.DREAM, View.REAL):
+        session = make(world, ring, view)
+        drive(session, 2)
+        with pytest.raises(UserError, match="nothing real"):
+            session.do(Command.SYNCHRONISE)
+
+
 def test_the_real_view_shows_the_real_frame_and_its_rewards(world, ring):
     session = make(world, ring, View.REAL)
     drive(session, 7)
     np.testing.assert_array_equal(session.frame(), session.now.real.frame)
     assert session.now.total == 7.0
+    assert session.now.done_probability == 0.5  # what M gives to an end, for plot and heartbeat
     np.testing.assert_array_equal(session.now.state.latent, session.now.real.state.latent)
 
 
@@ -121,6 +134,44 @@ def test_a_kept_moment_of_an_earlier_episode_drives_on_in_that_episode(world, ri
     session.do(Command.LOAD_STATE)
     drive(session, 1)
     np.testing.assert_array_equal(session.now.real.frame, after)
+
+
+def test_a_moment_kept_in_the_dream_comes_back_as_a_dream(world, ring):
+    session = make(world, ring, View.DREAM)
+    drive(session, 3)
+    session.do(Command.SAVE_STATE)
+    for view in (View.REAL, View.BOTH):
+        while session.view is not view:
+            session.do(Command.NEXT_VIEW)
+        session.do(Command.LOAD_STATE)
+        assert session.view is View.DREAM  # and not a dream that is called real
+        assert session.step == 3
+
+
+@pytest.mark.parametrize("source", ["noise", "picture"])
+def test_nothing_real_begins_in_noise_or_in_a_picture(world, ring, source):
+    session = make(world, ring, View.BOTH)
+    session.begin_from(Source(source, np.full((64, 64, 3), 90, np.uint8)))
+    assert session.view is View.DREAM
+    assert session.now.real is None
+
+
+def test_ten_minutes_beside_the_real_one_are_remembered(world):
+    """A real episode ends after 1000 steps; its last frame does not count again and again."""
+    length = 100
+    session = make(world, Ring(length), View.BOTH)
+    tracemalloc.start()
+    taken = [tracemalloc.get_traced_memory()[0]]
+    for _ in range(2):
+        drive(session, length, Hands(steer=0.0))
+        taken.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    beside, alone = np.diff(taken) / length  # bytes of a moment, during the episode and after it
+    steps = round(600 * world.steps_per_second)
+    assert 1000 * beside + (steps - 1000) * alone < MEMORY_LIMIT
+    for _ in range(steps):
+        session.history.append(session.now)
+    assert session.history.moments[0].state.step == 0
 
 
 def test_leaving_the_views_dreams_on_from_there(world, ring):
@@ -240,3 +291,16 @@ def test_dreamt_frames_never_become_an_episode(app, tmp_path):
     press(app, pygame.K_F2)
     assert not list((tmp_path / "recordings").rglob("*.npz"))
     assert len(list((tmp_path / "recordings").glob("*.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    "keys", [(pygame.K_F2, pygame.K_F2), (pygame.K_v, pygame.K_F2, pygame.K_F2), (pygame.K_F12,)]
+)
+def test_what_cannot_be_kept_is_said_and_the_dream_goes_on(app, tmp_path, keys):
+    (tmp_path / "recordings").write_text("a file where the folder should be")
+    for key in keys:
+        press(app, key)
+    assert app.show.message.startswith("not kept: ")
+    step = app.session.step
+    app.turn()
+    assert app.session.step == step + 1

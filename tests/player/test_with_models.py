@@ -69,8 +69,12 @@ def test_following_real_frames_is_encode_and_step(world):
     frame = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
     action = np.array([0.3, 0.5, 0.0], np.float32)
     state = world.start(1, 0, 0)
-    (first, now), (second, then) = (w.followed(state, action, frame) for w in (world, single))
+    (first, ending, now), (second, end, then) = (
+        w.followed(state, action, frame) for w in (world, single)
+    )
     np.testing.assert_allclose(first, second, atol=1e-6)
+    assert ending == pytest.approx(end, abs=1e-6)
+    assert 0 < end < 1
     for name in ("latent", "h", "c"):
         np.testing.assert_allclose(getattr(now, name), getattr(then, name), atol=1e-6)
 
@@ -78,7 +82,9 @@ def test_following_real_frames_is_encode_and_step(world):
 def test_films_are_made_by_the_window_in_a_process_of_its_own(world, make_app):
     app = make_app(
         world,
-        export=lambda task, path: play._export(Options(models=MODELS.absolute()), task, path),
+        export=lambda task, path: play._export(
+            Options(models=MODELS.absolute()), task, path, app.say
+        ),
     )
     for _ in range(2):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
