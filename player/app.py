@@ -28,7 +28,7 @@ from player.starts import picture_source
 from player.view.layout import Layout
 from player.view.screen import Screen, Show
 from player.world import World
-from wm_tf.errors import UserError
+from wm_tf.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from player.media import Animation, Film
@@ -159,10 +159,10 @@ class App:
             self._do_in_session(command, self.session)
 
     def say(self, message: str) -> None:
-        """Shows a message for a moment, if there is one."""
+        """Shows a message for a moment, if there is one. Any thread may say something."""
         if message:
-            self.show.message = message
             self._message_until = time.perf_counter() + _MESSAGE_SECONDS
+            self.show.message = message
 
     # The title screen ----------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class App:
     def _open_title(self) -> None:
         session = self.session
         assert session is not None
-        self.say(self._keeper.finish(session))
+        self._keep(lambda: self._keeper.finish(session))
         self.devices.release_all()
         session.paused = False
         self.foyer.follow(session)
@@ -231,7 +231,7 @@ class App:
     # The dream -----------------------------------------------------------------------------
 
     def _dream_turn(self, session: Session, hands: Hands | None = None) -> None:
-        self.say(self._keeper.follow(session))
+        self._keep(lambda: self._keeper.follow(session))
         self.show.recording = self._keeper.recording
         began = time.perf_counter()
         moved = self._tick(session, hands)
@@ -346,13 +346,21 @@ class App:
         self._full_screen.toggle()
 
     def _screenshot(self) -> None:
-        self.say(self._keeper.screenshot(window.surface()))
+        self._keep(lambda: self._keeper.screenshot(window.surface()))
 
     def _toggle_recording(self) -> None:
-        if self.session is not None:
+        session = self.session
+        if session is not None:
             if self.titled:
                 self._begin_dream()
-            self.say(self._keeper.toggle(self.session))
+            self._keep(lambda: self._keeper.toggle(session))
+
+    def _keep(self, keep: Callable[[], str]) -> None:
+        """Says what was kept, or why it could not be: the dream goes on."""
+        try:
+            self.say(keep())
+        except RunFailed as error:
+            self.say(f"not kept: {error}")
 
     _ACTIONS: ClassVar[dict[Command, Callable[[Any], None]]] = {
         Command.QUIT: _quit,

@@ -19,6 +19,7 @@ from player.history import Moment
 from player.real import episode_of
 from player.recording import Recorder
 from player.session import Session
+from wm_tf.errors import RunFailed
 
 FOLDER = Path("recordings")
 """Where everything goes, in the current folder."""
@@ -27,7 +28,7 @@ _FIRST_EPISODE = 900_000
 
 
 class Keeper:
-    """Writes files; what it is doing is said in a message."""
+    """Writes files; what it is doing is said in a message. RunFailed is raised if it cannot."""
 
     def __init__(self, task: str, export: Callable[[str, Path], None] | None = None) -> None:
         """`export` makes films of a task's finished recording, without being waited for."""
@@ -55,7 +56,7 @@ class Keeper:
         return message
 
     def finish(self, session: Session) -> str:
-        """Writes what was recorded, if anything was; raises RunFailed if it cannot."""
+        """Writes what was recorded, if anything was."""
         recorded, everything = self._recorder.finish()
         kept: list[Path] = []
         if any(moment.real is not None for moment in recorded):
@@ -72,7 +73,10 @@ class Keeper:
     def screenshot(self, surface: pygame.Surface) -> str:
         """Writes a picture of the window."""
         path = self._new_file("png")
-        pygame.image.save(surface, path)
+        try:
+            pygame.image.save(surface, path)
+        except (pygame.error, OSError) as error:
+            raise RunFailed(f"{path}: cannot be written ({error})") from error
         return f"kept: {path}"
 
     def _keep_episode(self, session: Session, moments: Sequence[Moment]) -> list[Path]:
@@ -91,6 +95,9 @@ class Keeper:
         return [path]
 
     def _new_file(self, suffix: str) -> Path:
-        FOLDER.mkdir(exist_ok=True)
+        try:
+            FOLDER.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunFailed(f"{FOLDER}: cannot be made ({error.strerror})") from error
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
         return FOLDER / f"{self.task}-{stamp}.{suffix}"

@@ -89,17 +89,22 @@ def play(options: Options, load: Load, started: float) -> None:
     except pygame.error as error:
         raise UserError(f"no window could be opened ({error}); try --headless") from None
     bindings = BINDINGS if options.keys is None else rebound(options.keys)
+    asked = iter([script])  # driven in the first dream, not in that of another task
+
+    def export(task: str, path: Path) -> None:
+        _export(options, task, path, app.say)
+
     app = loop.App(
         Choice(options.task, driver, source),
         drivers,
         lambda task: load(options.models, task),
-        lambda world, choice: _session(options, world, choice, script),
+        lambda world, choice: _session(options, world, choice, next(asked, None)),
         limits=_limits(options),
         title=_waits_for_someone(options),
         bindings=bindings,
         real_time=not options.headless,
         cameras=_cameras(options),
-        export=None if options.headless else lambda task, path: _export(options, task, path),
+        export=None if options.headless else export,
     )
     try:
         app.run()
@@ -158,8 +163,8 @@ def export_command(options: Options, task: str, path: Path) -> list[str]:
     ]
 
 
-def _export(options: Options, task: str, path: Path) -> None:
-    """Makes the films in a process of its own: the window never waits for them."""
+def _export(options: Options, task: str, path: Path, say: Callable[[str], None]) -> None:
+    """Makes the films in a process of its own: the window never waits, but says what became."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
     quiet = subprocess.DEVNULL
     films = subprocess.Popen(
@@ -168,8 +173,13 @@ def _export(options: Options, task: str, path: Path) -> None:
     )  # fmt: skip
     if hasattr(os, "setpriority"):  # the window comes first
         os.setpriority(os.PRIO_PROCESS, films.pid, 15)
-    # Somebody has to wait for a process, or it stays in the system's table as a zombie.
-    threading.Thread(target=films.wait, name="export", daemon=True).start()
+
+    def wait() -> None:
+        done = films.wait() == 0  # it has to be waited for, or it stays as a zombie
+        names = f"{path.with_suffix('.gif')} and .mp4"
+        say(f"films: {names}" if done else f"no films could be made of {path}")
+
+    threading.Thread(target=wait, name="export", daemon=True).start()
 
 
 def _drivers(options: Options, load: Load) -> dict[str, tuple[Driver, ...]]:
@@ -194,12 +204,17 @@ def _drivers(options: Options, load: Load) -> dict[str, tuple[Driver, ...]]:
     return drivers
 
 
-def _session(options: Options, world: World, choice: Choice, script: list[Planned]) -> Session:
-    driver = choice.driver
+def _session(
+    options: Options, world: World, choice: Choice, asked: list[Planned] | None
+) -> Session:
+    """A session of the choice; `asked` is the script of the first one, None for later ones."""
+    driver, script = choice.driver, asked or []
     if not world.has_controller:  # the manifest may have promised one
-        driver = command_line.driver_of(options, (Driver.HUMAN,))
-    asked = options.driver is not None or options.actions is not None
-    if options.headless and driver is Driver.HUMAN and not asked:
+        driver = Driver.HUMAN
+        if asked is not None:
+            command_line.driver_of(options, (driver,))
+    said = options.driver is not None or options.actions is not None
+    if options.headless and driver is Driver.HUMAN and not said:
         script = demonstration(world)
     session = Session(
         world,
@@ -210,7 +225,7 @@ def _session(options: Options, world: World, choice: Choice, script: list[Planne
         source=choice.source,
         make_real=lambda: _real_world(world),
     )
-    if options.actions is not None and recording.is_recording(options.actions):
+    if asked is not None and options.actions and recording.is_recording(options.actions):
         session.replay(recording.read(options.actions, world.task, world.digest))
     return session
 

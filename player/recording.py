@@ -16,6 +16,7 @@ import base64
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,22 @@ def read(path: Path, task: Task, models: str) -> Recording:
       UserError: it was made with other models, which would dream another dream.
     """
     body, end = _verified(path)
-    header, *lines = [json.loads(line) for line in body.splitlines()]
+    try:
+        header, *lines = [json.loads(line) for line in body.splitlines()]
+        _check_header(path, header, task, models)
+        return Recording(
+            task=header["task"],
+            models=header["models"],
+            start=_state(header["state"], task),
+            steps=tuple(_planned(line, task) for line in lines),
+            total=float(end["return"]),
+            last_latent=str(end["latent"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedFile(f"{path}: not a recording of {task.name} ({error!r})") from None
+
+
+def _check_header(path: Path, header: dict[str, Any], task: Task, models: str) -> None:
     version = header.get("recording")
     if version != FORMAT_VERSION:
         raise DamagedFile(f"{path}: recording of version {version}, expected {FORMAT_VERSION}")
@@ -127,14 +143,6 @@ def read(path: Path, task: Task, models: str) -> Recording:
         raise DamagedFile(f"{path}: recording of {header['task']}, expected {task.name}")
     if header["models"] != models:
         raise UserError(f"{path}: was recorded with other models, which dream another dream")
-    return Recording(
-        task=header["task"],
-        models=header["models"],
-        start=_state(header["state"]),
-        steps=tuple(_planned(line) for line in lines),
-        total=end["return"],
-        last_latent=end["latent"],
-    )
 
 
 class Recorder:
@@ -183,11 +191,24 @@ def _step_line(step: Planned) -> dict[str, Any]:
     return line
 
 
-def _planned(line: dict[str, Any]) -> Planned:
+def _planned(line: dict[str, Any], task: Task) -> Planned:
     pins = tuple((int(dimension), float(value)) for dimension, value in line.get("pins", ()))
-    action = np.array(line["action"], np.float32)
-    return Planned(action, np.array(line["by_human"], bool), line["temperature"], pins,
-                   line.get("seed"))  # fmt: skip
+    action, by_human = np.array(line["action"], np.float32), np.array(line["by_human"], bool)
+    if not action.shape == by_human.shape == (task.action_size,) or not np.isfinite(action).all():
+        raise ValueError(f"action: expected {task.action_size} numbers, got {line['action']}")
+    if any(not 0 <= dimension < task.latent_size for dimension, _ in pins):
+        raise ValueError(f"pins: expected dimensions below {task.latent_size}, got {line['pins']}")
+    temperature = float(line["temperature"])
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: expected a number greater than 0, got {temperature}")
+    seed = line.get("seed")
+    return Planned(action, by_human, temperature, pins, None if seed is None else _count(seed))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"expected a whole number from 0 to 2**31 - 1, got {value!r}")
+    return value
 
 
 def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -212,11 +233,12 @@ def _encoded(array: np.ndarray) -> str:
     return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
-def _state(content: dict[str, Any]) -> DreamState:
+def _state(content: dict[str, Any], task: Task) -> DreamState:
     from wm_tf.dream.world import DreamState
 
+    sizes = (task.latent_size, task.hidden_size, task.hidden_size)
     arrays = {
-        name: np.frombuffer(base64.b64decode(content[name]), "<f4").reshape(1, -1)
-        for name in _ARRAYS
+        name: np.frombuffer(base64.b64decode(content[name]), "<f4").reshape(1, size)
+        for name, size in zip(_ARRAYS, sizes, strict=True)
     }
-    return DreamState(**arrays, seed=content["seed"], step=content["step"])
+    return DreamState(**arrays, seed=_count(content["seed"]), step=_count(content["step"]))

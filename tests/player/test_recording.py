@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -161,6 +162,34 @@ def test_a_newer_version_is_refused(world, tmp_path, monkeypatch):
         recording.read(tmp_path / "a.jsonl", world.task, world.digest)
 
 
+@pytest.mark.parametrize(
+    ("line", "change"),
+    [
+        (0, {"state": {}}),
+        (0, {"state": None}),
+        (0, {"task": None}),
+        (1, {"action": [0.0]}),
+        (1, {"action": [float("nan"), 0.0, 0.0]}),
+        (1, {"by_human": "yes"}),
+        (1, {"temperature": 0.0}),
+        (1, {"temperature": None}),
+        (1, {"seed": -1}),
+        (1, {"pins": [[32, 0.0]]}),
+    ],
+)
+def test_content_that_cannot_be_dreamt_is_refused(world, tmp_path, line, change):
+    """Written by someone else, with a checksum that fits."""
+    path = tmp_path / "a.jsonl"
+    recorded(world, path)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    lines[line] |= change
+    body = "".join(json.dumps(content) + "\n" for content in lines[:-1]).encode()
+    lines[-1]["end"]["sha256"] = hashlib.sha256(body).hexdigest()
+    path.write_bytes(body + json.dumps(lines[-1]).encode())
+    with pytest.raises(DamagedFile, match=r"a\.jsonl"):
+        recording.read(path, world.task, world.digest)
+
+
 def test_nothing_driven_is_nothing_recorded(world):
     recorder = Recorder()
     recorder.begin(Session(world).history)
@@ -216,7 +245,8 @@ def test_the_window_does_not_wait_for_the_films(world, tmp_path, make_app, monke
         "pathlib.Path('done').touch()"
     )
     monkeypatch.setattr(play, "export_command", lambda *_: [sys.executable, "-c", code])
-    app = make_app(world, export=lambda task, path: play._export(None, task, path))
+    said: list[str] = []
+    app = make_app(world, export=lambda task, path: play._export(None, task, path, said.append))
     for wait in (1, 5):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
         for _ in range(wait):
@@ -230,6 +260,8 @@ def test_the_window_does_not_wait_for_the_films(world, tmp_path, make_app, monke
     assert not (tmp_path / "done").exists()
     (tmp_path / "go").touch()
     _until((tmp_path / "done").exists)
+    _until(lambda: said != [])
+    assert said[0].startswith("films: recordings/car_racing-")
     _until(lambda: not any(thread.name == "export" for thread in threading.enumerate()))
 
 

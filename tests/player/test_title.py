@@ -17,6 +17,7 @@ from player.keys import chord
 from player.session import Session
 from player.view import palette
 from player.world import NOISE, REAL, World
+from wm_tf.config import TASKS
 from wm_tf.errors import UserError
 
 ALL = tuple(Driver)
@@ -213,3 +214,25 @@ def test_everything_to_click_is_inside_the_window(app, size):
     app.turn()
     inside = pygame.Rect((0, 0), size)
     assert all(inside.contains(rect) for rect, _ in app.foyer._targets)
+
+
+def test_a_script_is_not_driven_again_in_another_task(make_app, fake_world, tmp_path):
+    """Its actions have another size there."""
+    from player import options as command_line
+    from player import play
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"action": [0, 1, 0]}\n' * 3)
+    options = command_line.parse(["--actions", str(path)])
+    asked = iter([play._script(options)])
+    app = make_app(
+        fake_world(),
+        lambda world: play._session(options, world, Choice(world.task.name, Driver.HUMAN),
+                                    next(asked, None)),
+        load=lambda task: fake_world(task_name=task), drivers=dict.fromkeys(TASKS, ALL),
+    )  # fmt: skip
+    app.turn()
+    assert app.session.now.action.tolist() == [0, 1, 0]
+    press(app, "t"), press(app, "t"), loaded(app)
+    assert app.task == "take_cover"
+    assert not app.session.scripted
