@@ -137,6 +137,17 @@ def keys_label(binding: Binding) -> str:
     return "  ".join(key_label(key) for key in binding.keys)
 
 
+_PAD_NAMES = {
+    "leftx-": "stick left", "leftx+": "stick right", "lefttrigger+": "left trigger",
+    "righttrigger+": "right trigger", "leftshoulder": "left shoulder",
+}  # fmt: skip
+
+
+def pad_label(binding: Binding) -> str:
+    """All gamepad buttons of a line, as people call them: the D-pad's are its directions."""
+    return ", ".join(_PAD_NAMES.get(name, name.capitalize()) for name in binding.pad)
+
+
 def keys_of(bindings: Sequence[Binding], command: Command) -> str:
     """The first key of a command, as people call it."""
     keys = next(binding.keys for binding in bindings if binding.command is command)
@@ -145,8 +156,8 @@ def keys_of(bindings: Sequence[Binding], command: Command) -> str:
 
 def markdown_table() -> str:
     """The key table as the README shows it."""
-    lines = ["| keys | what they do |", "|---|---|"]
+    lines = ["| keys | gamepad | what they do |", "|---|---|---|"]
     for binding in BINDINGS:
         keys = " ".join(f"<kbd>{key_label(key)}</kbd>" for key in binding.keys)
-        lines.append(f"| {keys} | {binding.text} |")
+        lines.append(f"| {keys} | {pad_label(binding)} | {binding.text} |")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ def open_window() -> None:
     pygame.display.init()
     pygame.font.init()
     pygame.display.set_caption("World Models")
+    pygame.display.set_icon(_icon())
     desktop = pygame.display.get_desktop_sizes()
     width, height = SIZE
     if desktop and pygame.display.get_driver() != "dummy":  # a small screen gets a small window
@@ -44,6 +45,15 @@ def open_window() -> None:
         pygame.display.set_mode((width, height), pygame.RESIZABLE)
     open_gamepads()
     pygame.key.set_repeat()  # none: a held key is one press
+
+
+def _icon() -> pygame.Surface:
+    """The sign of driving together: a person's circle in the controller's diamond."""
+    icon = pygame.Surface((64, 64), pygame.SRCALPHA)
+    pygame.draw.polygon(icon, palette.CONTROLLER, [(32, 1), (63, 32), (32, 63), (1, 32)])
+    pygame.draw.aacircle(icon, palette.BACKGROUND, (32, 32), 21)
+    pygame.draw.aacircle(icon, palette.HUMAN, (32, 32), 16)
+    return icon
 
 
 def greet() -> None:

@@ -16,6 +16,7 @@ LATENT_RANGE = 3.0
 """A latent's bar reaches from minus to plus this; V's prior has standard deviation 1."""
 
 PLOT_MOMENTS = 200
+_OTHERS = (76, 84, 98)  # components that were not chosen
 _COLUMNS = 16
 
 
@@ -95,7 +96,7 @@ class Panels:
         pins: Mapping[int, float],
     ) -> None:
         """A bar per dimension of the latent [Z]; those held by hand are orange and squared off."""
-        hint = "drag a bar to hold it, right click lets go"
+        hint = "drag holds, right click frees"
         self._heading(surface, section, unit, "latent vector z", hint)
         for index, cell in enumerate(cells(section, unit, len(latent))):
             pygame.draw.rect(surface, palette.PANEL, cell)
@@ -117,25 +118,31 @@ class Panels:
     ) -> None:
         """Per dimension the components that M expected, and where the dream went.
 
+        A component is as wide as its weight and reaches from mean - std to mean + std; the one
+        that was chosen is blue, and the dot on it is what was drawn.
+
         Args:
           expected: weights, mean and std, each [Z, K], for the step to `latent`; None before
             the first step.
           latent: what was drawn from it, [Z].
         """
-        hint = "bars: mean and spread, bright: likely, dot: drawn"
+        hint = "width: weight, blue: chosen"
         self._heading(surface, section, unit, "what M expected", hint)
         if expected is None:
             return
         places = cells(section, unit, len(latent))
         for cell in places:
             surface.fill(palette.PANEL, cell)
-        bars, colours = _mixture_bars(places, expected, responsible(expected, latent))
-        for bar, colour in zip(bars, colours, strict=True):
-            surface.fill(colour, bar)
+        bars = mixture_bars(places, expected)  # [Z, K, 4]
+        chosen = responsible(expected, latent)
+        for bar in bars.reshape(-1, 4).tolist():
+            surface.fill(_OTHERS, bar)
         dot = max(2, round(2.5 * unit))
-        for cell, value in zip(places, latent.tolist(), strict=True):
-            at = (cell.centerx - dot, round(_height(cell, value)) - dot, 2 * dot, 2 * dot)
-            surface.fill(palette.TEXT, at)
+        drawn = bars[np.arange(len(latent)), chosen].tolist()
+        for cell, bar, value in zip(places, drawn, latent.tolist(), strict=True):
+            surface.fill(palette.CONTROLLER, bar)
+            x, y = bar[0] + bar[2] // 2, round(_height(cell, value))
+            surface.fill(palette.TEXT, (x - dot, y - dot, 2 * dot, 2 * dot))
 
     def futures(
         self,
@@ -145,7 +152,7 @@ class Panels:
         pictures: Sequence[np.ndarray | None],
     ) -> None:
         """Four possible next seconds, uint8 [64, 64, 3] each, None before the first step."""
-        hint = "each with its own chance; a click goes on in one"
+        hint = "a click goes on in one"
         self._heading(surface, section, unit, "four possible next seconds", hint)
         places = thumbnails(section, unit)
         for index, (place, picture) in enumerate(zip(places, pictures, strict=True)):
@@ -172,7 +179,12 @@ class Panels:
             self._plot(surface, row, unit, name, values, limits, colour)
 
     def drift(
-        self, surface: pygame.Surface, rect: pygame.Rect, unit: float, values: Sequence[float]
+        self,
+        surface: pygame.Surface,
+        rect: pygame.Rect,
+        unit: float,
+        values: Sequence[float],
+        hint: str,
     ) -> None:
         """How far the dream's latent is from the real one, over the last moments."""
         pygame.draw.rect(surface, palette.PANEL, rect)
@@ -185,7 +197,6 @@ class Panels:
         right = (rect.right - margin, rect.top + margin)
         self._text.draw(surface, now, 20 * unit, right, palette.WARNING, "topright")
         below = (rect.left + margin, rect.top + margin + 22 * unit)
-        hint = "Y: dream on from what is real"
         size = self._text.fitting(hint, 13 * unit, rect.width - 2 * margin)
         self._text.draw(surface, hint, size, below, palette.FAINT)
         area = rect.inflate(-2 * margin, -2 * margin)
@@ -209,7 +220,11 @@ class Panels:
         colour: Colour,
     ) -> None:
         label = round(64 * unit)
-        self._text.draw(surface, name, 14 * unit, row.midleft, palette.FAINT, "midleft")
+        at = (row.left, row.centery - 2 * unit)
+        self._text.draw(surface, name, 14 * unit, at, palette.FAINT, "bottomleft")
+        if values:
+            at = (row.left, row.centery + 2 * unit)
+            self._text.draw(surface, _short(values[-1]), 14 * unit, at, colour)
         area = pygame.Rect(row.left + label, row.top, row.width - label, row.height)
         pygame.draw.rect(surface, palette.PANEL, area)
         low, high = limits or (min(values), max(values))
@@ -226,7 +241,7 @@ class Panels:
         self, surface: pygame.Surface, section: pygame.Rect, unit: float, name: str, hint: str
     ) -> None:
         self._text.draw(surface, name, 16 * unit, section.topleft)
-        size = self._text.fitting(hint, 12 * unit, section.width)
+        size = self._text.fitting(hint, max(11.0, 14 * unit), section.width)
         below = (section.left, section.top + 22 * unit)
         self._text.draw(surface, hint, size, below, palette.FAINT)
 
@@ -239,30 +254,25 @@ def responsible(expected: Mapping[str, np.ndarray], latent: np.ndarray) -> np.nd
     return score.argmax(axis=1)
 
 
-def _mixture_bars(
-    places: Sequence[pygame.Rect], expected: Mapping[str, np.ndarray], chosen: np.ndarray
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Rectangles and colours of all components, [Z * K] of each: mean plus and minus std.
+def mixture_bars(places: Sequence[pygame.Rect], expected: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rectangles of all components, [Z, K, 4] int: left, top, width, height in pixels.
 
-    One expression for all of them: there are up to 320, sixty times a second.
+    One expression for all of them: there are up to 320, twenty-five times a second.
     """
     weights, mean, std = expected["weights"], expected["mean"], expected["std"]
-    count = weights.shape[1]
     left, width, centre, height = np.array(
         [(cell.left, cell.width, cell.centery, cell.height) for cell in places]
     ).T[..., None]
     scale = height / 2 / LATENT_RANGE
     top = centre - np.clip(mean + std, -LATENT_RANGE, LATENT_RANGE) * scale
     bottom = centre - np.clip(mean - std, -LATENT_RANGE, LATENT_RANGE) * scale
-    step = width / count
-    x = left + step * np.arange(count)
-    bars = np.stack(np.broadcast_arrays(x, top, step * 0.8, bottom - top), axis=-1)
-    bars[..., 2:] = np.maximum(bars[..., 2:], (1, 2))
-    likely = np.arange(count) == chosen[:, None]
-    colour = np.where(likely[..., None], palette.CONTROLLER, palette.FAINT)
-    share = (0.15 + 0.85 * weights)[..., None]
-    colours = palette.PANEL + (colour - np.array(palette.PANEL)) * share
-    return (
-        bars.round().astype(int).reshape(-1, 4).tolist(),
-        colours.round().astype(int).reshape(-1, 3).tolist(),
-    )
+    right = np.round(left + np.cumsum(weights, axis=1) * width)
+    across = np.diff(right, axis=1, prepend=left)
+    x = right - across
+    across = np.where(across > 2, across - 1, across)  # a gap where there is room for it
+    bars = np.stack([x, top, across, np.maximum(bottom - top, 2)], axis=-1)
+    return bars.round().astype(int)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -116,7 +116,8 @@ class Screen:
         draw_label(surface, self.text, small, "one step ahead", unit)
         moments = session.history.recent(PLOT_MOMENTS)
         values = [m.drift for m in moments if m.real is not None]
-        self._panels.drift(surface, plot, unit, values)
+        hint = f"{self._key(Command.SYNCHRONISE)}: dream on from what is real"
+        self._panels.drift(surface, plot, unit, values, hint)
 
     def _futures(
         self, surface: pygame.Surface, layout: Layout, futures: Futures, smooth: bool
@@ -175,9 +176,8 @@ class Screen:
             self.text.draw(surface, value, 17.5 * unit, (rect.right, y), colour, "topright")
             y += 26 * unit
         if y + 40 * unit < rect.bottom:
-            self.text.draw(
-                surface, "H: all keys", 16 * unit, rect.bottomleft, palette.FAINT, "bottomleft"
-            )
+            hint = f"{self._key(Command.HELP)}: all keys"
+            self.text.draw(surface, hint, 16 * unit, rect.bottomleft, palette.FAINT, "bottomleft")
 
     def _inside(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pygame
@@ -18,7 +19,7 @@ from player.driving import Driver
 from player.keys import chord, rebound
 from player.session import Session
 from player.view import palette
-from player.view.panels import responsible
+from player.view.panels import mixture_bars, responsible
 from player.world import NOISE, REAL, World
 from wm_tf.errors import UserError
 
@@ -224,6 +225,12 @@ def test_markdown_table_names_every_binding():
     table = markdown_table()
     assert "<kbd>Shift+R</kbd>" in table
     assert all(binding.text in table for binding in BINDINGS)
+    assert "| <kbd>Tab</kbd> | Y | who drives" in table
+
+
+def test_the_readme_shows_the_key_table():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert markdown_table() in readme.read_text(encoding="utf-8")
 
 
 def test_other_keys_from_a_file(app, tmp_path):
@@ -407,6 +414,33 @@ def test_the_mixture_panel_shows_what_m_expected(app):
     assert not np.array_equal(closed[panel.left : panel.right, panel.top : panel.bottom], area)
     key("g"), turns(app)
     assert app._layout.panel is None
+
+
+def test_a_component_is_as_wide_as_its_weight_and_reaches_over_its_spread():
+    cell = pygame.Rect(10, 100, 40, 60)  # 10 pixels per unit of the latent
+    expected = {
+        "weights": np.array([[0.75, 0.25, 0.0]]),
+        "mean": np.array([[1.0, -9.0, 0.0]]),
+        "std": np.array([[0.5, 0.1, 1.0]]),
+    }
+    first, second, third = mixture_bars([cell], expected)[0].tolist()
+    assert first == [10, 115, 29, 10]
+    assert second[0::2] == [40, 9]
+    assert second[1] == cell.bottom  # beyond the range: at its end
+    assert third[2] == 0
+
+
+def test_hints_name_the_keys_that_were_bound(app, tmp_path):
+    """The same picture as before, but for the hint."""
+    path = tmp_path / "keys.toml"
+    path.write_text('help = ["j"]')
+    key("space"), turns(app)
+    corner = app._layout.status.move(0, app._layout.status.height - 24)
+    area = slice(corner.left, corner.right), slice(corner.top, corner.top + 24)
+    hint = picture()[area]
+    app._screen._bindings = rebound(path)
+    turns(app)
+    assert not np.array_equal(hint, picture()[area])
 
 
 def test_the_component_that_gave_a_value_is_found():
