@@ -286,6 +286,8 @@ class App:
             self._handle_mouse(event)
         elif event.type == pygame.DROPFILE:
             self._begin_from_file(event.file)
+        elif event.type == pygame.QUIT:
+            self.running = False
         for command in self.devices.handle(event):
             self.do(command)
 
@@ -323,7 +325,8 @@ class App:
     # The window's own commands ---------------------------------------------------------------
 
     def _quit(self) -> None:
-        self.running = False
+        """Closes the help if that is what lies on top, else the window."""
+        self.running, self.show.help = self.show.help, False
 
     def _toggle_help(self) -> None:
         self.show.help = not self.show.help

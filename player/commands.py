@@ -116,7 +116,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(Command.HUD, ("f3",), "instruments on and off", "Window"),
     Binding(Command.SMOOTH, ("x",), "smooth or crisp picture", "Window"),
     Binding(Command.FULL_SCREEN, ("f11", "alt+return"), "full screen", "Window"),
-    Binding(Command.QUIT, ("escape",), "quit", "Window"),
+    Binding(Command.QUIT, ("escape",), "close these keys, or quit", "Window"),
 )
 
 _NAMES = {

@@ -38,8 +38,6 @@ class Devices:
             self._held.pop(("key", event.key), None)
         elif event.type == pygame.WINDOWFOCUSLOST:
             self.release_all()
-        elif event.type == pygame.QUIT:
-            return [Command.QUIT]
         return [c for pad in self._pads.translated(event) for c in self._handle_pad(pad)]
 
     def release_all(self) -> None:

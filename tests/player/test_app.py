@@ -314,6 +314,14 @@ def test_escape_and_closing_the_window_quit(app):
     assert not app.running
 
 
+def test_escape_closes_the_help_and_closing_the_window_quits_in_any_case(app):
+    key("h"), key("escape"), turns(app)
+    assert app.running
+    assert not app.show.help
+    key("h"), pygame.event.post(pygame.event.Event(pygame.QUIT)), turns(app)
+    assert not app.running
+
+
 @pytest.mark.parametrize("size", [(640, 480), (300, 700), (200, 150), (3840, 2160), (1400, 500)])
 @pytest.mark.parametrize("task", ["car_racing", "take_cover"])
 def test_any_window_size(fake_world, make_app, size, task):
