@@ -6,6 +6,7 @@ two axes, the hat and the first ten buttons are taken in the order that is usual
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pygame
@@ -68,13 +69,9 @@ class Gamepads:
 
         A gamepad that is plugged in is opened.
         """
-        if event.type == pygame.CONTROLLERDEVICEADDED:
-            pad = controller.Controller(event.device_index)
-            self._known[pad.as_joystick().get_instance_id()] = pad
-        elif event.type == pygame.JOYDEVICEADDED:
-            if not controller.is_controller(event.device_index):
-                joystick = pygame.joystick.Joystick(event.device_index)
-                self._unknown[joystick.get_instance_id()] = joystick
+        if event.type in (pygame.CONTROLLERDEVICEADDED, pygame.JOYDEVICEADDED):
+            with contextlib.suppress(pygame.error):  # pulled out again in the meantime
+                self._open(event)
         elif event.type == pygame.CONTROLLERDEVICEREMOVED:
             self._known.pop(event.instance_id, None)
             return [event]
@@ -85,6 +82,14 @@ class Gamepads:
         ):  # fmt: skip
             return [event]
         return []
+
+    def _open(self, event: pygame.event.Event) -> None:
+        if event.type == pygame.CONTROLLERDEVICEADDED:
+            pad = controller.Controller(event.device_index)
+            self._known[pad.as_joystick().get_instance_id()] = pad
+        elif not controller.is_controller(event.device_index):
+            joystick = pygame.joystick.Joystick(event.device_index)
+            self._unknown[joystick.get_instance_id()] = joystick
 
     def _of_unknown(self, event: pygame.event.Event) -> list[pygame.event.Event]:
         who = event.instance_id

@@ -98,6 +98,12 @@ def test_a_gamepad_that_is_plugged_in_is_opened_and_one_pulled_out_lets_go(app, 
     assert not app.session.now.by_human.any()
 
 
+@pytest.mark.parametrize("kind", [pygame.CONTROLLERDEVICEADDED, pygame.JOYDEVICEADDED])
+def test_a_gamepad_that_is_gone_before_it_is_opened_does_no_harm(app, kind):
+    plug_in(app, kind, 99)
+    assert app.running
+
+
 def test_a_joystick_that_sdl_does_not_know_drives_too(app, pads):
     plug_in(app, pygame.JOYDEVICEADDED, 1)
     assert pads.opened == [1]
