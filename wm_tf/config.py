@@ -196,11 +196,18 @@ class MemoryConfig:
             )
 
 
+Search = Literal["weights", "actuators"]
+"""See `wm_tf.evolution.space`."""
+
+
 @dataclass(frozen=True)
 class ControllerConfig:
     """Evolution of C by CMA-ES."""
 
     generations: int = 30
+    search: Search = "weights"
+    """What evolves: all weights, or a gain and an offset of each action of the controller it
+    begins with, for which few real rollouts suffice."""
     population: int = 64
     rollouts: int = 8
     """Rollouts per candidate; its fitness is their mean return."""

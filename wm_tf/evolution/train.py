@@ -20,6 +20,7 @@ from wm_tf import storage
 from wm_tf.config import ControllerConfig, Task
 from wm_tf.errors import DamagedFile
 from wm_tf.evolution.fitness import FitnessFunction
+from wm_tf.evolution.space import Space, make_space
 from wm_tf.evolution.strategy import Strategy
 from wm_tf.progress import Progress
 from wm_tf.training.fit import Log
@@ -36,11 +37,18 @@ class Evolved:
     """An evolution as far as it went."""
 
     strategy: Strategy
+    space: Space
+    """Of which the strategy's points are."""
     best: np.ndarray
     """Parameters [N] of the mean with the highest selection score."""
     selections: list[tuple[int, float, float]]
     """(generation, mean return, standard error) of each mean that was tried."""
     seconds: float = 0.0
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Parameters [N] of the distribution's mean."""
+        return self.space.parameters(self.strategy.mean)
 
     @property
     def best_score(self) -> float:
@@ -77,11 +85,11 @@ def evolve(
       RunFailed: a fitness is not finite.
     """
     facts = {**facts, "task": task.name, "config": _identity(config)}
-    evolved = _load(path, task, facts) if path.exists() else None
+    space = make_space(config.search, task, initial)
+    evolved = _load(path, space, task, facts) if path.exists() else None
     if evolved is None:
-        evolved = Evolved(
-            Strategy(initial, config.sigma, config.population, seed), np.array(initial), []
-        )
+        strategy = Strategy(space.start, config.sigma, config.population, seed)
+        evolved = Evolved(strategy, space, np.array(initial), [])
     strategy = evolved.strategy
     with (
         Log(logs) as log,
@@ -92,7 +100,7 @@ def evolve(
         while strategy.generation < config.generations:
             start = time.monotonic()
             generation = strategy.generation
-            result = fitness(strategy.ask(), generation)
+            result = fitness(space.parameters(strategy.ask()), generation)
             evaluated = time.monotonic() - start
             strategy.tell(result.returns)
             figures = {
@@ -123,16 +131,16 @@ def save_initial(
 ) -> None:
     """Writes the state of an evolution without generations, whose result is `parameters` [N]."""
     strategy = Strategy(parameters, config.sigma, config.population, seed)
-    evolved = Evolved(strategy, strategy.mean, [])
+    evolved = Evolved(strategy, make_space("weights", task, parameters), strategy.mean, [])
     _save(path, evolved, {**facts, "task": task.name, "config": _identity(config)})
 
 
 def _select(evolved: Evolved, select: Select, log: Log) -> None:
-    returns = select(evolved.strategy.mean)
+    returns = select(evolved.mean)
     score = float(returns.mean())
     error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else 0.0
     if score > evolved.best_score:
-        evolved.best = evolved.strategy.mean
+        evolved.best = evolved.mean
     evolved.selections.append((evolved.strategy.generation, score, error))
     log.write(evolved.strategy.generation, selection=score, selection_error=error)
     print(
@@ -159,7 +167,7 @@ def _identity(config: ControllerConfig) -> dict[str, Any]:
 
 def _save(path: Path, evolved: Evolved, facts: Mapping[str, Any]) -> None:
     arrays, strategy = evolved.strategy.state()
-    arrays |= {"best": evolved.best, "mean": evolved.strategy.mean}
+    arrays |= {"best": evolved.best, "mean": evolved.mean}
     arrays |= {"selections": np.array(evolved.selections).reshape(-1, 3)}
     metadata = {
         "kind": KIND, "format_version": FORMAT_VERSION, "strategy": strategy,
@@ -186,7 +194,7 @@ def read_state(path: Path, task: Task) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, metadata
 
 
-def _load(path: Path, task: Task, facts: Mapping[str, Any]) -> Evolved:
+def _load(path: Path, space: Space, task: Task, facts: Mapping[str, Any]) -> Evolved:
     arrays, metadata = read_state(path, task)
     if metadata["facts"] != dict(facts):
         changed = sorted(
@@ -202,4 +210,4 @@ def _load(path: Path, task: Task, facts: Mapping[str, Any]) -> Evolved:
     ]
     best = arrays["best"]
     strategy = Strategy.restore(arrays, metadata["strategy"])
-    return Evolved(strategy, best, selections, metadata["seconds"])
+    return Evolved(strategy, space, best, selections, metadata["seconds"])
