@@ -12,8 +12,11 @@ from wm_tf.config import preset
 from wm_tf.errors import UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
 from wm_tf.pipeline.ends import end_rule
+from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
+from wm_tf.serving.initial import InitialLatents
+from wm_tf.serving.load import load_keras
 
 
 @pytest.fixture
@@ -33,6 +36,20 @@ def test_the_models_are_those_that_were_published(run: Run, keras_models: dict[s
         for weight, expected in zip(loaded.get_weights(), published, strict=True):
             np.testing.assert_array_equal(weight, expected)
     assert end_rule(run, 1).rule == "never"
+
+
+def test_exports_are_the_published_models_again(
+    run: Run, keras_models: dict[str, Any]
+) -> None:
+    export_round(run, 0, keras_models["controller"].parameters.numpy())
+    folder = exported_models(run).folder
+    starts = InitialLatents.read(folder / "car_racing", run.config.task)
+    np.testing.assert_array_equal(starts.mean, keras_models["initial_latents"].mean)
+    for again, name in zip(load_keras(folder, "car_racing")[:2], ("vision", "memory"), strict=True):
+        for weight, expected in zip(
+            again.get_weights(), keras_models[name].get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(weight, expected)
 
 
 def test_the_first_round_is_not_trained_again(run: Run) -> None:

@@ -23,7 +23,7 @@ from wm_tf.pipeline.dataset import encode_rounds, held_out_part
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.run import Run, Values, array_digest
 from wm_tf.seeding import Purpose
-from wm_tf.serving import manifest
+from wm_tf.serving import initial, manifest
 from wm_tf.serving.export import export
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
@@ -175,6 +175,10 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
 
 
 def _starts(run: Run, memory: Memory, round_index: int) -> InitialLatents:
+    """Of the run's episodes; imported models keep theirs until the run trains M itself."""
+    imported = (run.folder / initial.FILE_NAME).exists()
+    if imported and run.last_checkpoint("memory", round_index) == run.checkpoint("memory", 0):
+        return InitialLatents.read(run.folder, run.config.task)
     latents = encode_rounds(run, round_index)
     random = seeding.generator(run.config.seed, Purpose.MEMORY, round_index, 1)
     return choose_starts(memory, latents, run.config.task, count=START_MOMENTS, random=random)

@@ -8,6 +8,7 @@ from wm_tf.errors import UserError
 from wm_tf.evolution.train import save_initial
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.serving import manifest
+from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
 from wm_tf.serving.manifest import EndRule
 from wm_tf.training import checkpoint
@@ -30,6 +31,7 @@ def import_models(run: Run, models: Path) -> None:
     folder = manifest.find_models(models, task.name)
     published = manifest.read_verified(folder, task.name)
     trained_vision, trained_memory, controller = load_keras(models, task.name)
+    starts = InitialLatents.read(folder, task)
     inputs = {"imported": manifest.checksum(folder)}
 
     vision, memory = make_vision(task, stages.vision, seed), make_memory(task, stages.memory, seed)
@@ -37,6 +39,7 @@ def import_models(run: Run, models: Path) -> None:
     rule = {
         "end_rule": end.rule, "end_value": end.value, "end_odds_correction": end.odds_correction
     }  # fmt: skip
+    starts.write(run.folder)
     for name, model, trained, extra in (
         ("vision", vision, trained_vision, {}),
         ("memory", memory, trained_memory, rule),

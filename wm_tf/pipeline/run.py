@@ -1,6 +1,7 @@
 """A run on disk: where each thing is, and which stages are done.
 
     config.json           task, preset and seed
+    initial_latents.npz   where dreams start, if its models were imported
     rollouts/RR/          episodes of round RR
     latents/RR/           the same, encoded
     checkpoints/          vision-RR.npz, memory-RR.npz, controller-RR.npz
