@@ -19,12 +19,11 @@ from player.history import Moment
 from player.real import episode_of
 from player.recording import Recorder
 from player.session import Session
+from wm_tf.data.episodes import FIRST_DRIVEN
 from wm_tf.errors import RunFailed
 
 FOLDER = Path("recordings")
 """Where everything goes, in the current folder."""
-
-_FIRST_EPISODE = 900_000
 
 
 class Keeper:
@@ -89,7 +88,7 @@ class Keeper:
         if episode is None:
             return []
         folder = FOLDER / f"{self.task}-real"
-        paths = (episodes.episode_path(folder, index) for index in count(_FIRST_EPISODE))
+        paths = (episodes.episode_path(folder, index) for index in count(FIRST_DRIVEN))
         path = next(path for path in paths if not path.exists())
         episodes.write_episode(path, episode, session.world.task)
         return [path]

@@ -160,6 +160,8 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         _check(self, positive=("frame_stride", "batch_size", "learning_rate", "decay"))
+        if self.decay > 1:
+            raise UserError(f"--decay: expected a number of at most 1, got {self.decay}")
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ class MemoryConfig:
     """Arithmetic of the matrix products in training; auto: bfloat16 where the processor gains."""
 
     def __post_init__(self) -> None:
+        if self.decay > 1:
+            raise UserError(f"--decay: expected a number of at most 1, got {self.decay}")
         names = ("sequence_length", "batch_size", "learning_rate", "decay", "gradient_clip")
         _check(self, positive=(*names, "done_positive_weight"), below_one=("dropout",))
         if self.random_share > 1:
@@ -195,6 +199,9 @@ class MemoryConfig:
                 f"--random-share: expected a number of at most 1, got {self.random_share}"
             )
 
+
+ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights"}
+"""Hyper-parameters that the records of older runs do not name, and what these runs had."""
 
 Search = Literal["weights", "actuators"]
 """See `wm_tf.evolution.space`."""

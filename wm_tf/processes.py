@@ -40,6 +40,7 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # as `wm_tf.runtime` has it: the same numbers everywhere
     "CUDA_VISIBLE_DEVICES": "",
     "SDL_VIDEODRIVER": "dummy",
     # A worker of an MPI process inherits the way into its world, and would end both by joining.

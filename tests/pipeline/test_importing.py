@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wm_tf import storage
 from wm_tf.config import preset
 from wm_tf.errors import UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
@@ -38,9 +39,7 @@ def test_the_models_are_those_that_were_published(run: Run, keras_models: dict[s
     assert end_rule(run, 1).rule == "never"
 
 
-def test_exports_are_the_published_models_again(
-    run: Run, keras_models: dict[str, Any]
-) -> None:
+def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str, Any]) -> None:
     export_round(run, 0, keras_models["controller"].parameters.numpy())
     folder = exported_models(run).folder
     starts = InitialLatents.read(folder / "car_racing", run.config.task)
@@ -52,19 +51,46 @@ def test_exports_are_the_published_models_again(
             np.testing.assert_array_equal(weight, expected)
 
 
-def test_the_first_round_is_not_trained_again(run: Run) -> None:
-    def work() -> tuple[list[Path], dict[str, Any]]:
-        raise AssertionError("trained what was imported")
+def train(run: Run, round_index: int) -> dict[str, Any]:
+    """A stage that would replace M."""
+    path = run.checkpoint("memory", round_index)
 
+    def work() -> tuple[list[Path], dict[str, Any]]:
+        storage.write_npz(path, {"weights": np.zeros(1)})
+        return [path], {"trained": True}
+
+    return run.stage("memory", round_index, {"data": "other"}, work, goal=20, partial=[path])
+
+
+def test_the_first_round_is_not_trained_again(run: Run) -> None:
     path = run.checkpoint("memory", 0)
-    result = run.stage("memory", 0, {"data": "other"}, work, goal=20, partial=[path])
-    assert result["end_rule"] == "never"
-    assert path.exists()
+    before = path.read_bytes()
+    assert run.adopted("memory", 0)
+    with pytest.raises(UserError, match="was imported; --round 1 goes on"):
+        train(run, 0)
+    assert path.read_bytes() == before
+    assert train(run, 1)["trained"]
+
+
+def test_a_lost_import_is_no_import(run: Run) -> None:
+    run.checkpoint("memory", 0).unlink()
+    assert not run.adopted("memory", 0)
+    assert train(run, 0)["trained"]
+    record = run.stage_record("memory", 0)
+    assert record is not None and "adopted" not in record
+
+
+def test_an_import_that_was_killed_is_typed_again(run: Run, saved_models: Path) -> None:
+    for name in ("memory", "controller"):
+        (run.folder / "stages" / f"{name}-00.json").unlink()
+    import_models(run, saved_models)
+    assert all(run.adopted(name, 0) for name in ("vision", "memory", "controller"))
 
 
 def test_models_of_a_run_are_never_replaced(run: Run, saved_models: Path) -> None:
+    train(run, 1)
     before = run.checkpoint("memory", 0).read_bytes()
-    with pytest.raises(UserError, match="expected a run without checkpoints"):
+    with pytest.raises(UserError, match="expected a run without models"):
         import_models(run, saved_models)
     assert run.checkpoint("memory", 0).read_bytes() == before
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,17 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
-from wm_tf.config import get_task, preset
-from wm_tf.data.episodes import Episode, write_episode
+from wm_tf.config import CollectConfig, get_task, preset
+from wm_tf.data.episodes import (
+    FIRST_DRIVEN,
+    Episode,
+    episode_path,
+    read_episode,
+    write_episode,
+)
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import networks
+from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
 
 
@@ -199,3 +208,33 @@ def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
     write_episode(paths[1], episode, get_task("take_cover"))
     with pytest.raises(DamagedFile, match=r"rollouts/01/.*: task: .*, got 'take_cover'"):
         run.episodes(2)
+
+
+def test_an_older_record_does_not_name_what_was_added_since(run: Run, work: Work) -> None:
+    arguments = {"goal": 1, "partial": [work.path]}
+    run.stage("train", 0, {"epochs": 3}, work, **arguments)
+    run.stage("train", 0, {"epochs": 3, "decay": 1.0}, work, **arguments)
+    assert len(work.went_on) == 1
+    run.stage("train", 0, {"epochs": 3, "decay": 0.5}, work, **arguments)
+    assert len(work.went_on) == 2
+
+
+def test_episodes_that_others_made_are_kept(run: Run) -> None:
+    """Imported ones have no record of a collection; a person's are numbered apart."""
+    task = get_task("car_racing")
+    paths = [episode_path(run.rollouts(0), index) for index in (0, FIRST_DRIVEN)]
+    episode = Episode(
+        np.zeros((3, 64, 64, 3), np.uint8), np.zeros((2, 3), np.float32),
+        np.zeros(2, np.float32), False, True, False, seed=7, policy="a person",
+    )  # fmt: skip
+    for path in paths:
+        write_episode(path, episode, task)
+    config = CollectConfig(episodes=1)
+    with ThreadPoolExecutor(1) as executor:
+        collect_round(run, executor, 0, config)
+        assert [read_episode(path, task).seed for path in paths] == [7, 7]
+        # Of other inputs: what was collected goes, what a person drove stays.
+        other = Run.open(run.folder, preset("car_racing", "smoke", seed=5))
+        collect_round(other, executor, 0, dataclasses.replace(config, patience=1))
+    assert read_episode(paths[1], task).seed == 7
+    assert read_episode(paths[0], task).seed != 7

@@ -39,6 +39,10 @@ class Episode:
         return len(self.actions)
 
 
+FIRST_DRIVEN = 900_000
+"""Index of the first episode that a person drove; collected ones count from 0."""
+
+
 def episode_path(folder: Path, index: int) -> Path:
     """Where episode `index` of a folder is."""
     return folder / f"episode-{index:06d}.npz"

@@ -1,4 +1,4 @@
-"""How long dreams last under the policy that collects: by this the rule of their end is chosen.
+"""How long dreams last under a random policy: by this the rule of their end is chosen.
 
 The end head gives a probability at every step, with which a dream ends. M's dreams are a little
 kinder or crueller than the task: the odds are set so that the policy that collects survives as
@@ -50,9 +50,10 @@ def random_dreams(
     episodes: int,
     streams: Sequence[np.random.SeedSequence],
     temperature: float,
+    explores: bool = True,
     steps: int | None = None,
 ) -> RandomDreams:
-    """Dreams under the policy that collects.
+    """Dreams under a random policy.
 
     Args:
       task: whose dreams they are.
@@ -61,6 +62,7 @@ def random_dreams(
       episodes: N.
       streams: of the random numbers, one for each call of `DREAMS_PER_CALL` dreams.
       temperature: greater than 0.
+      explores: the policy that collects plays; else the task's plain random policy.
       steps: T; None: the time limit of the real task.
     """
 
@@ -70,11 +72,13 @@ def random_dreams(
         dreamt = rollout(memory, start, actions, temperature=temperature)
         return dreamt.reward, dreamt.done_probability
 
+    module = task_module(task.name)
+    policy = module.exploring_policy if explores else module.random_policy
     parts = []
     for stream in streams:
         random = np.random.default_rng(stream)
         state = starts.sample(random, DREAMS_PER_CALL, task.hidden_size)
-        policies = [task_module(task.name).exploring_policy(random) for _ in range(DREAMS_PER_CALL)]
+        policies = [policy(random) for _ in range(DREAMS_PER_CALL)]
         actions = np.stack(
             [list(itertools.islice(policy, steps or task.max_steps)) for policy in policies]
         )

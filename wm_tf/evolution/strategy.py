@@ -90,7 +90,7 @@ class Strategy:
             bad = int(np.flatnonzero(~np.isfinite(fitness))[0])
             raise RunFailed(
                 f"generation {self.generation}: the fitness of candidate {bad} is {fitness[bad]} "
-                f"(run seed {self._seed})"
+                f"(evolution seed {self._seed})"
             )
         self.ask()
         self._es.tell(self._asked, list(-fitness))

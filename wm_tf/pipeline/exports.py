@@ -23,7 +23,7 @@ from wm_tf.pipeline.dataset import encode_rounds, held_out_part
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.run import Run, Values, array_digest
 from wm_tf.seeding import Purpose
-from wm_tf.serving import initial, manifest
+from wm_tf.serving import manifest
 from wm_tf.serving.export import export
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
@@ -57,8 +57,9 @@ def publish(run: Run, out: Path) -> Path:
     best = max(made, key=lambda found: found.selection) if made else None
     round_index = run.rounds() - 1 if best is None else best.round_index
     assets = {"contact_sheet.png": draw_contact_sheet(run, round_index)}
-    if made:
-        assets["training.png"] = pictures.training_curve(run.config.task.name, selections(run))
+    tried = selections(run)
+    if tried:
+        assets["training.png"] = pictures.training_curve(run.config.task.name, tried)
     controller = None if best is None else best.parameters
     return _export(run, out, round_index, controller, assets)
 
@@ -174,10 +175,14 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
     }
 
 
+def _has_imported_memory(run: Run, round_index: int) -> bool:
+    last = run.last_checkpoint("memory", round_index)
+    return last == run.checkpoint("memory", 0) and run.adopted("memory", 0)
+
+
 def _starts(run: Run, memory: Memory, round_index: int) -> InitialLatents:
     """Of the run's episodes; imported models keep theirs until the run trains M itself."""
-    imported = (run.folder / initial.FILE_NAME).exists()
-    if imported and run.last_checkpoint("memory", round_index) == run.checkpoint("memory", 0):
+    if _has_imported_memory(run, round_index):
         return InitialLatents.read(run.folder, run.config.task)
     latents = encode_rounds(run, round_index)
     random = seeding.generator(run.config.seed, Purpose.MEMORY, round_index, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wm_tf.collect import collect
 from wm_tf.config import CollectConfig
-from wm_tf.data.episodes import episode_path
+from wm_tf.data.episodes import FIRST_DRIVEN, episode_path
 from wm_tf.errors import UserError
 from wm_tf.pipeline.checkpoints import last_controller, networks
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
@@ -63,9 +63,19 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
         inputs,
         work,
         goal=config.episodes,
-        partial=[
-            path
-            for place in (folder, run.latents(round_index))
-            for path in place.glob("episode-*.npz")
-        ],
+        partial=_collected(run, round_index),
     )
+
+
+def _collected(run: Run, round_index: int) -> list[Path]:
+    """The episodes that the stage made, encoded ones too: not imported and not a person's ones."""
+    if run.record("collect", round_index) is None:
+        return []
+    folder, latents = run.rollouts(round_index), run.latents(round_index)
+    driven = episode_path(folder, FIRST_DRIVEN).name
+    return [
+        path
+        for place in (folder, latents)
+        for path in place.glob("episode-*.npz")
+        if path.name < driven
+    ]

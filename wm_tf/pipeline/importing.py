@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wm_tf.errors import UserError
 from wm_tf.evolution.train import save_initial
+from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
@@ -22,17 +23,16 @@ def import_models(run: Run, models: Path) -> None:
     The optimisers begin anew: SavedModels do not hold their state. The run's episodes are its own.
 
     Raises:
-      UserError: the run has models already, or there are none in `models`.
+      UserError: the run has other models already, or there are none in `models`.
       DamagedFile: the models are damaged.
     """
-    if run.rounds():
-        raise UserError(f"{run.folder}: expected a run without checkpoints, this one has some")
     task, seed, stages = run.config.task, run.config.seed, run.config.round(0)
     folder = manifest.find_models(models, task.name)
     published = manifest.read_verified(folder, task.name)
     trained_vision, trained_memory, controller = load_keras(models, task.name)
     starts = InitialLatents.read(folder, task)
     inputs = {"imported": manifest.checksum(folder)}
+    _check_free(run, inputs)
 
     vision, memory = make_vision(task, stages.vision, seed), make_memory(task, stages.memory, seed)
     end = EndRule.of(published)
@@ -57,6 +57,15 @@ def import_models(run: Run, models: Path) -> None:
         )  # fmt: skip
         seconds, figures = _history(published, "controller")
         run.adopt("controller", 0, inputs, path, figures, seconds)
+
+
+def _check_free(run: Run, inputs: Values) -> None:
+    """Stages leave a record before their checkpoint: without one they are a killed import's."""
+    names = ("vision", "memory", *CONTROLLER_STAGES.values())
+    rounds = range(max(run.rounds(), 1))
+    records = [run.record(name, index) for name in names for index in rounds]
+    if any(record is not None and record["inputs"] != inputs for record in records):
+        raise UserError(f"{run.folder}: expected a run without models, this one has some")
 
 
 def _history(published: Values, model: str) -> tuple[float, Values]:

@@ -32,13 +32,18 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
     for index in range(rounds):
         stages = run.config.round(index)
         collect_round(run, executor, index, stages.collect)
-        vision_round(run, index, stages.vision)
-        memory_round(run, index, stages.memory)
-        controller_round(run, executor, index, stages.controller)
+        if not run.adopted("vision", index):
+            vision_round(run, index, stages.vision)
+        if not run.adopted("memory", index):
+            memory_round(run, index, stages.memory)
+        if not run.adopted("controller", index):
+            controller_round(run, executor, index, stages.controller)
     export_round(run, rounds - 1, best_of_round(run, rounds - 1).parameters)
     storage.write_bytes(run.folder / "contact_sheet.png", draw_contact_sheet(run, rounds - 1))
-    curve = pictures.training_curve(run.config.task.name, selections(run))
-    storage.write_bytes(run.folder / "training.png", curve)
+    tried = selections(run)
+    if tried:
+        curve = pictures.training_curve(run.config.task.name, tried)
+        storage.write_bytes(run.folder / "training.png", curve)
     Console().print(_table(run, rounds))
 
 
@@ -57,7 +62,7 @@ def _table(run: Run, rounds: int) -> Table:
     for index in range(rounds):
         best = best_of_round(run, index)
         tried = [(score, error) for _, score, error in best.tried]
-        score, error = max(tried, default=(math.nan, math.nan))  # an imported one was not tried here
+        score, error = max(tried, default=(math.nan, math.nan))  # an imported one has none
         records = [run.stage_record(name, index) for name in STAGES]
         seconds = [record["seconds"] if record else 0.0 for record in records]
         total += sum(seconds)

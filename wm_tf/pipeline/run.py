@@ -11,7 +11,7 @@
 
 A stage is done when its record says so, says the same inputs, and its files are those that it
 wrote. Otherwise it runs: from its own checkpoint if it was interrupted at the same inputs, else
-anew. A stage whose result came from elsewhere (`Run.adopt`) is done.
+anew. A stage whose result came from elsewhere (`Run.adopt`) is not run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from wm_tf import storage
-from wm_tf.config import Config
+from wm_tf.config import ADDED, Config
 from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, UserError
 
@@ -148,18 +148,24 @@ class Run:
 
         Returns:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
+
+        Raises:
+          UserError: the result was adopted from elsewhere.
         """
-        path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
-        record = self._record(path)
-        adopted = record is not None and record.get("adopted", False)
-        if not adopted and (record is None or record["inputs"] != inputs):
+        if self.adopted(name, round_index):
+            raise UserError(
+                f"{self.folder}: {name} of round {round_index} was imported; "
+                f"--round {round_index + 1} goes on from it"
+            )
+        path = self._record_path(name, round_index)
+        record = self.record(name, round_index)
+        if record is None or not same_inputs(record["inputs"], inputs):
             for file in partial:
                 file.unlink(missing_ok=True)
             begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
             record = {**self._kind, **begun}
             storage.write_json(path, record)
-        reached = adopted or (record["done"] and record["goal"] == goal)
-        if not (reached and self._intact(record["files"])):
+        if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
             start = time.monotonic()
             try:
                 files, result = work()
@@ -199,13 +205,25 @@ class Run:
             "files": {file.relative_to(self.folder).as_posix(): storage.stamp(file)},
             "result": result,
         }
-        storage.write_json(self.folder / "stages" / f"{name}-{round_index:02d}.json", record)
+        storage.write_json(self._record_path(name, round_index), record)
+
+    def adopted(self, name: str, round_index: int) -> bool:
+        """Whether a stage's result was made elsewhere, and is there."""
+        record = self.record(name, round_index)
+        adopted = record is not None and record.get("adopted", False)
+        return adopted and self._intact(record["files"])
 
     def stage_record(self, name: str, round_index: int) -> Values | None:
         """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""
-        path = self.folder / "stages" / f"{name}-{round_index:02d}.json"
-        record = self._record(path)
+        record = self.record(name, round_index)
         return record if record is not None and record["done"] else None
+
+    def record(self, name: str, round_index: int) -> Values | None:
+        """As `stage_record`, of a stage that was begun."""
+        return self._record(self._record_path(name, round_index))
+
+    def _record_path(self, name: str, round_index: int) -> Path:
+        return self.folder / "stages" / f"{name}-{round_index:02d}.json"
 
     @property
     def _kind(self) -> Values:
@@ -226,6 +244,12 @@ class Run:
             return all(storage.stamp(self.folder / name) == stamp for name, stamp in files.items())
         except DamagedFile:
             return False
+
+
+def same_inputs(held: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether recorded inputs are these; see `wm_tf.config.ADDED`."""
+    added = {name: value for name, value in ADDED.items() if name in inputs}
+    return {**added, **held} == dict(inputs)
 
 
 def identity(config: Any, goal: str) -> Values:

@@ -19,8 +19,10 @@ from wm_tf import storage
 from wm_tf.config import ControllerConfig
 from wm_tf.evaluate import summary
 from wm_tf.evolution.fitness import real_returns
+from wm_tf.evolution.train import read_state
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.exports import exported_models
+from wm_tf.pipeline.checkpoints import last_parameters
+from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import controller_round, dream_fitness
 from wm_tf.seeding import Purpose
@@ -66,12 +68,13 @@ def sweep(
       episodes: of each score.
     """
     lines = []
+    export_round(run, round_index, last_parameters(run, round_index, "dream"))
     for temperature in temperatures:
         at = dataclasses.replace(config, temperature=temperature)
         name = f"sweep{temperature:g}"
         initial = np.zeros(run.config.task.controller_parameters)
         controller_round(run, executor, round_index, at, initial=initial, name=name)
-        arrays, _ = storage.read_npz(run.checkpoint(name, round_index))
+        arrays, _ = read_state(run.checkpoint(name, round_index), run.config.task)
         lines.append(_scored(run, executor, at, arrays["best"], episodes))
     content = {"lines": [line._asdict() for line in lines]}
     storage.write_json(run.folder / "sweep.json", content)
