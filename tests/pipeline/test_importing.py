@@ -16,6 +16,7 @@ from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
+from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
 
@@ -42,6 +43,9 @@ def test_the_models_are_those_that_were_published(run: Run, keras_models: dict[s
 def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str, Any]) -> None:
     export_round(run, 0, keras_models["controller"].parameters.numpy())
     folder = exported_models(run).folder
+    described = manifest.read(folder / "car_racing", "car_racing")
+    assert described["training"]["what"].startswith("published models; gone on")
+    assert described["training"]["seconds"] == 0.0  # as published: nothing was trained since
     starts = InitialLatents.read(folder / "car_racing", run.config.task)
     np.testing.assert_array_equal(starts.mean, keras_models["initial_latents"].mean)
     for again, name in zip(load_keras(folder, "car_racing")[:2], ("vision", "memory"), strict=True):

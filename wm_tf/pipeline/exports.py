@@ -21,6 +21,7 @@ from wm_tf.pipeline.checkpoints import (
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part
 from wm_tf.pipeline.ends import end_rule
+from wm_tf.pipeline.importing import imported_manifest
 from wm_tf.pipeline.run import Run, Values, array_digest
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -115,19 +116,41 @@ def stage_records(run: Run, round_index: int) -> dict[str, Values]:
     }
 
 
-def _training_facts(run: Run, round_index: int) -> Values:
-    """What a manifest says of the training: stages with their seconds and held-out figures."""
+def _history(run: Run, round_index: int) -> tuple[Values, Values]:
+    """What a manifest says of the training, and of each stage's inputs.
+
+    The stages of imported models come first; the episodes that a run played with them count from
+    the M that was trained on them.
+    """
     records = stage_records(run, round_index)
-    return {
+    training = {
         "what": f"{run.config.preset} preset, {round_index + 1} rounds",
-        "seconds": sum(record["seconds"] for record in records.values()),
+        "seconds": 0.0,
         "seeds": {"run": run.config.seed},
         "machine": manifest.machine(),
-        "stages": {
-            name: {**record["result"], "seconds": record["seconds"]}
-            for name, record in records.items()
-        },
+        "stages": {},
     }
+    inputs: Values = {}
+    prefix = ""
+    if run.adopted("memory", 0):
+        published = imported_manifest(run)
+        before = published["training"].get("what", "published models")
+        training["what"] = f"{before}; gone on from there"
+        training["seconds"] = published["training"].get("seconds", 0.0)
+        training["stages"] |= published["training"].get("stages", {})
+        inputs |= published["config"].get("stages", {})
+        unseen = _has_imported_memory(run, round_index)
+        records = {
+            name: record
+            for name, record in records.items()
+            if not record.get("adopted") and not (unseen and name.startswith("collect"))
+        }
+        prefix = "then "
+    for name, record in records.items():
+        training["seconds"] += record["seconds"]
+        training["stages"][prefix + name] = {**record["result"], "seconds": record["seconds"]}
+        inputs[prefix + name] = {"goal": record["goal"], **record["inputs"]}
+    return training, inputs
 
 
 def _export(
@@ -139,20 +162,17 @@ def _export(
 ) -> Path:
     task = run.config.task
     memory = load_memory(run, round_index)
-    stages = run.config.round(round_index)
+    training, inputs = _history(run, round_index)
+    temperature = run.config.round(round_index).controller.temperature
+    if _has_imported_memory(run, round_index):
+        temperature = imported_manifest(run)["temperature"]
     facts = manifest.Facts(
         environment=task_module(task.name).ENVIRONMENT,
         end=end_rule(run, round_index),
-        temperature=stages.controller.temperature,
+        temperature=temperature,
         preset=run.config.preset,
-        config={
-            "sources": _sources(run, round_index, controller),
-            "stages": {
-                name: {"goal": record["goal"], **record["inputs"]}
-                for name, record in stage_records(run, round_index).items()
-            },
-        },
-        training=_training_facts(run, round_index),
+        config={"sources": _sources(run, round_index, controller), "stages": inputs},
+        training=training,
     )
     return export(
         out / task.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wm_tf import storage
 from wm_tf.errors import UserError
 from wm_tf.evolution.train import save_initial
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES
@@ -15,6 +16,8 @@ from wm_tf.serving.manifest import EndRule
 from wm_tf.training import checkpoint
 from wm_tf.training.memory import make_memory
 from wm_tf.training.vision import make_vision
+
+_MANIFEST = "imported.json"
 
 
 def import_models(run: Run, models: Path) -> None:
@@ -40,6 +43,7 @@ def import_models(run: Run, models: Path) -> None:
         "end_rule": end.rule, "end_value": end.value, "end_odds_correction": end.odds_correction
     }  # fmt: skip
     starts.write(run.folder)
+    storage.write_json(run.folder / _MANIFEST, published)
     for name, model, trained, extra in (
         ("vision", vision, trained_vision, {}),
         ("memory", memory, trained_memory, rule),
@@ -57,6 +61,11 @@ def import_models(run: Run, models: Path) -> None:
         )  # fmt: skip
         seconds, figures = _history(published, "controller")
         run.adopt("controller", 0, inputs, path, figures, seconds)
+
+
+def imported_manifest(run: Run) -> Values:
+    """The manifest of the models that a run began with; raises DamagedFile."""
+    return storage.read_json(run.folder / _MANIFEST)
 
 
 def _check_free(run: Run, inputs: Values) -> None:

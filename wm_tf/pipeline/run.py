@@ -1,7 +1,8 @@
 """A run on disk: where each thing is, and which stages are done.
 
     config.json           task, preset and seed
-    initial_latents.npz   where dreams start, if its models were imported
+    imported.json         the manifest of the models that it began with, if it did, and
+    initial_latents.npz   where their dreams start
     rollouts/RR/          episodes of round RR
     latents/RR/           the same, encoded
     checkpoints/          vision-RR.npz, memory-RR.npz, controller-RR.npz

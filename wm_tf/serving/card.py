@@ -144,7 +144,7 @@ def _data(manifest: Mapping[str, Any]) -> str:
     rounds = [
         (f"{stage['goal']} episodes by {_PLAYERS[stage['policy']]}", played.get(name, {}))
         for name, stage in manifest["config"].get("stages", {}).items()
-        if name.startswith("collect")
+        if "collect" in name
     ]
     if not rounds:
         return ""
