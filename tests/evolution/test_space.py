@@ -52,6 +52,11 @@ def test_a_controller_without_bias_has_no_offsets() -> None:
         Actuators(task, np.zeros(task.controller_parameters))
 
 
+def test_there_is_something_to_scale() -> None:
+    with pytest.raises(UserError, match="a controller to begin with, got none"):
+        Actuators(TASK, np.zeros(TASK.controller_parameters))
+
+
 def near_point(candidates: np.ndarray, generation: int) -> Fitness:
     """Best for the controller at POINT."""
     goal = Actuators(TASK, INITIAL).parameters(POINT)

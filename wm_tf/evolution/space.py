@@ -43,12 +43,15 @@ class Actuators:
       initial: parameters [N] of the controller whose actions are scaled and moved.
 
     Raises:
-      UserError: the task's controller has no bias, which an offset would have to be.
+      UserError: the task's controller has no bias, which an offset would have to be, or `initial`
+        is zero.
     """
 
     def __init__(self, task: Task, initial: np.ndarray) -> None:
         if not task.controller_has_bias:
             raise UserError(f"--search actuators: the controller of {task.name} has no bias")
+        if not np.any(initial):
+            raise UserError("--search actuators: expected a controller to begin with, got none")
         self._actions = task.action_size
         self._initial = np.asarray(initial, np.float64)
         self.start = np.zeros(2 * self._actions)

@@ -17,6 +17,7 @@ from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
 from wm_tf.dream.population import PopulationRollout
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
+from wm_tf.evolution.space import make_space
 from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_parameters, networks
@@ -102,6 +103,7 @@ def controller_round(
         initial = last_parameters(run, round_index, env)
     if initial is None:
         initial = np.zeros(task.controller_parameters)
+    make_space(config.search, task, initial)  # refuses before anything is done
     inputs = {
         **identity(config, "generations"),
         "env": env,
