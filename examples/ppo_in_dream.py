@@ -212,7 +212,7 @@ def drive_at_random(rollouts: list[Rollout]) -> list[float]:
     for rollout in rollouts:
         seed, generator = rollout.streams()
         frame, _ = environment.reset(seed=seed)
-        actor = RandomActor(TASK, [generator])
+        actor = RandomActor(TASK, [generator], explores=[False])
         total, ended = 0.0, False
         while not ended:
             frame, reward, terminated, truncated, _ = environment.step(actor.act(frame[None])[0])

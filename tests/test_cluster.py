@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,49 @@ def test_models_are_unpacked_once_and_found_by_their_content(
     assert there.stat().st_mtime_ns == made
     with pytest.raises(RunFailed, match="other models than those that were meant, or none"):
         parcel.find(saved_models, "car_racing", "0" * 64)
+
+
+def test_models_that_are_not_whole_are_unpacked_again(saved_models: Path) -> None:
+    """Folders for temporary files are tidied up, file by file."""
+    checksum = models_at(saved_models).checksum
+    packed = parcel.pack(saved_models, "car_racing")
+    parcel.unpack(packed, checksum)
+    folder = parcel.find(Path("nowhere"), "car_racing", checksum) / "car_racing"
+    for name in ("golden.npz", "vision/1/saved_model.pb", manifest.FILE_NAME):
+        (folder / name).unlink()
+        parcel.unpack(packed, checksum)
+        assert manifest.read_verified(folder, "car_racing")
+    assert list(folder.parents[1].iterdir()) == [folder.parent]  # nothing else is left behind
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+@pytest.mark.parametrize("wrong", ["mode", "link"])
+def test_a_folder_that_others_can_enter_is_named(
+    saved_models: Path, tmp_path: Path, elsewhere: Path, wrong: str
+) -> None:
+    checksum = models_at(saved_models).checksum
+    packed = parcel.pack(saved_models, "car_racing")
+    parcel.unpack(packed, checksum)
+    (store,) = elsewhere.glob("wm_tf_models_*")
+    if wrong == "mode":
+        store.chmod(0o770)
+    else:
+        store.rename(tmp_path / "theirs")
+        store.symlink_to(tmp_path / "theirs")
+    with pytest.raises(RunFailed, match=f"{store}: expected a folder of this user alone"):
+        parcel.unpack(packed, checksum)
+    with pytest.raises(RunFailed, match=f"{store}: expected a folder of this user alone"):
+        parcel.find(Path("nowhere"), "car_racing", checksum)
+    assert parcel.find(saved_models, "car_racing", checksum) == saved_models
+
+
+def test_workers_that_cannot_be_counted_end_the_run_in_a_line() -> None:
+    def lost() -> int:
+        raise OSError("Timed out trying to connect")
+
+    executor = RemoteExecutor(SerialExecutor(), workers=lost)
+    with pytest.raises(RunFailed, match="the executor does not answer: Timed out trying"):
+        agent.chunk_size(16, executor)
 
 
 class Trouble(Exception):

@@ -505,6 +505,35 @@ def test_an_executor_that_breaks_as_a_whole_ends_the_run():
         map_chunks(executor, leave, [0])
 
 
+class Lost(Executor):
+    """An executor that raises when it is given something."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def submit(self, function, /, *args, **kwargs):
+        raise self.error
+
+
+class ClosedClientError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (TimeoutError("No valid workers found"), RunFailed, "chunks: TimeoutError: No valid"),
+        (OSError("Timed out trying to connect"), RunFailed, "chunks: OSError: Timed out"),
+        (ClosedClientError("client is closed"), RunFailed, "chunks: ClosedClientError: client is"),
+        (DamagedFile("golden.npz: damaged"), DamagedFile, "^golden.npz: damaged$"),
+        (RunFailed("the disk is full"), RunFailed, "^the disk is full$"),
+    ],
+)
+def test_an_executor_that_is_lost_ends_the_run_in_a_line(error, kind, message):
+    with pytest.raises(kind, match=message):
+        map_chunks(Lost(error), abs, [0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

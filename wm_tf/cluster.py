@@ -62,7 +62,11 @@ class RemoteExecutor(Executor):
 
     @property
     def workers(self) -> int:
-        return self._workers()
+        """How many there are at present; raises RunFailed where nobody answers."""
+        try:
+            return self._workers()
+        except Exception as error:  # each executor has its own for what it has lost
+            raise RunFailed(f"the executor does not answer: {error}") from error
 
     def submit(self, function: Play, chunk: agent.Chunk, /) -> Future[Any]:  # type: ignore[override]
         """Schedules `function(chunk)`."""

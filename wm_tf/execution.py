@@ -19,7 +19,7 @@ import pickle
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from typing import Any, TypeVar
 
 from wm_tf.errors import RunFailed, UserError
@@ -54,7 +54,8 @@ def run_chunks(
 
     Raises:
       UserError: `function` raised it; input that cannot be used is not tried again.
-      RunFailed: a chunk failed `attempts` times; names the chunk and its last error.
+      RunFailed: a chunk failed `attempts` times; names the chunk and its last error. Or the
+        executor takes no more (its processes or its scheduler are gone).
     """
     for name, number in (("attempts", attempts), ("in_flight", in_flight)):
         if number < 1:
@@ -67,7 +68,9 @@ def run_chunks(
     def submit(index: int) -> Future[Result]:
         try:
             future = executor.submit(function, chunks[index])
-        except BrokenExecutor as error:
+        except (UserError, RunFailed):
+            raise
+        except Exception as error:  # each executor has its own for what it has lost
             raise RunFailed(f"the executor takes no more chunks: {_summary(error)}") from error
         running[future] = index
         future.add_done_callback(finished.put)
