@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import gymnasium
@@ -20,6 +21,7 @@ from wm_tf.data.episodes import (
 )
 
 minari = pytest.importorskip("minari")
+minari_data = pytest.importorskip("wm_tf.pipeline.minari_data")
 
 
 def episode(task: Task, seed: int, steps: int, terminated: bool) -> Episode:
@@ -86,6 +88,31 @@ def test_what_is_exported_and_imported_is_the_same(
     paths = episode_paths(tmp_path / "new" / "rollouts" / "01")
     imported = [read_episode(path, task) for path in paths]
     assert all(same(*pair) for pair in zip(imported, episodes, strict=True))
+
+
+def test_an_import_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = get_task("car_racing")
+    write_run(tmp_path / "run", task)
+    minari_data.export_data(tmp_path / "run", task, tmp_path / "set-v0")
+    folder = tmp_path / "new" / "rollouts" / "00"
+
+    def interrupt(path: Path, *content: object) -> None:
+        if path.name == "episode-000001.npz":
+            raise KeyboardInterrupt
+        write_episode(path, *content)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(minari_data, "write_episode", interrupt)
+        minari_data.import_data(tmp_path / "set-v0", task, folder)
+    assert not list(folder.parent.iterdir())
+    # SIGKILL leaves the part beside the round, where nobody takes it for one.
+    left = tmp_path / "run" / "rollouts" / ".01.1.new"
+    shutil.copytree(tmp_path / "run" / "rollouts" / "00", left)
+    minari_data.export_data(tmp_path / "run", task, tmp_path / "again-v0")
+    assert minari_data.import_data(tmp_path / "again-v0", task, folder) == 3
+    assert len(episode_paths(folder)) == 3
 
 
 def test_a_data_set_of_somebody_else_is_imported(

@@ -46,6 +46,29 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert names_in(tmp_path / "task") == ["whole"]
 
 
+@pytest.mark.parametrize("content", ["old", "new"])
+def test_what_a_killed_writer_moved_away_is_put_back(tmp_path: Path, content: str) -> None:
+    """On a system that cannot exchange two folders in one step: killed before or after the second
+    renaming; then a writer that fails."""
+    (tmp_path / ".task.1.old").mkdir()
+    (tmp_path / ".task.1.old" / "old").touch()
+    if content == "new":
+        (tmp_path / "task").mkdir()
+        (tmp_path / "task" / "new").touch()
+    with pytest.raises(KeyboardInterrupt), folders.replacing(tmp_path / "task"):
+        raise KeyboardInterrupt
+    assert names_in(tmp_path / "task") == [content]
+
+
+def test_models_that_a_killed_writer_moved_away_are_described_anew(
+    saved_models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved_models / "car_racing", tmp_path / ".car_racing.1.old")
+    folder = folders.renew(tmp_path, "car_racing", scores=[SCORE])
+    assert folder == tmp_path / "car_racing"
+    assert manifest.read_verified(folder, "car_racing")["scores"] == [SCORE]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2")
 def test_a_reader_never_misses_the_folder(tmp_path: Path) -> None:
     """Beside a process that replaces it again and again, and is killed in the middle of it."""

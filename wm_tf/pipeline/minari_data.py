@@ -51,7 +51,7 @@ def export_data(run: Path, task: Task, out: Path, skip_corrupt: bool = False) ->
     Raises:
       UserError: no episodes, another task's, or an `out` that exists or has no such name.
     """
-    paths = sorted((run / "rollouts").glob("*/episode-*.npz"))
+    paths = sorted((run / "rollouts").glob("[0-9]*/episode-*.npz"))
     if not paths:
         raise UserError(f"{run}: holds no episodes (expected rollouts/00/episode-000000.npz)")
     if out.exists():
@@ -73,7 +73,7 @@ def export_data(run: Path, task: Task, out: Path, skip_corrupt: bool = False) ->
 
 
 def import_data(data: Path, task: Task, folder: Path) -> int:
-    """Writes the episodes of a data set as a run's: the inverse of `export_data`.
+    """Writes the episodes of a data set as a run's, all or none: the inverse of `export_data`.
 
     Args:
       data: the data set's folder.
@@ -95,10 +95,13 @@ def import_data(data: Path, task: Task, folder: Path) -> int:
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{data}: not a Minari data set that can be read ({error})") from None
     metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
-    with Progress("import-data", len(dataset), "episodes") as progress:
+    with (
+        replacing(folder) as aside,
+        Progress("import-data", len(dataset), "episodes") as progress,
+    ):
         for index, (content, facts) in enumerate(zip(dataset, metadata, strict=True)):
             episode = _episode(data, index, content, facts, task)
-            write_episode(episode_path(folder, index), episode, task)
+            write_episode(episode_path(aside, index), episode, task)
             progress.advance(1)
     return len(dataset)
 

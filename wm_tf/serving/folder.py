@@ -12,6 +12,7 @@ Nothing here needs TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -30,15 +31,15 @@ from wm_tf.serving import card, manifest, tensorflow_serving
 def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `folder` at the end of the block.
 
-    A reader sees the old content or the new one. If the block fails the old content stays.
+    A reader sees the old content or the new one. If the block fails the old content stays. What a
+    writer that was killed left beside the folder is put back or removed first.
 
     Raises:
       RunFailed: it cannot be written.
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
-        for left in folder.parent.glob(f".{folder.name}.*.new"):  # by a writer that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        _recover(folder)
         aside.mkdir(parents=True)
         yield aside
         _flush(aside)
@@ -88,6 +89,8 @@ def renew(
       UserError, DamagedFile: there are no sound models.
       RunFailed: the folder cannot be written.
     """
+    with contextlib.suppress(OSError):  # then it is not found, which is told
+        _recover(Path(models) / task)
     folder = manifest.find_models(models, task)
     described = manifest.read_verified(folder, task)
     if scores is not None:
@@ -101,6 +104,17 @@ def renew(
         describe(aside, described, assets or {})
     tensorflow_serving.write_config(folder.parent)
     return folder
+
+
+def _recover(folder: Path) -> None:
+    """Ends what a killed writer began: old content that it had moved away counts if it is all."""
+    for left in folder.parent.glob(f".{folder.name}.*.new"):
+        shutil.rmtree(left, ignore_errors=True)
+    for old in folder.parent.glob(f".{folder.name}.*.old"):
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, folder)
 
 
 def _flush(folder: Path) -> None:
