@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -297,6 +298,55 @@ def test_other_ends_have_their_own_status(
     monkeypatch.setattr(cli.Collect, "__call__", fail)
     assert cli.main(["collect", "car_racing", "--run", str(run)]) == status
     assert capsys.readouterr().err == message
+
+
+GO_ON = {
+    "collect", "train-vision", "encode", "train-memory", "train-controller", "reproduce", "sweep",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_only_what_goes_on_says_so(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.COMMANDS[name], "__call__", interrupt)
+    assert cli.main([name, *(["car_racing"] if name in ON_A_TASK else [])]) == 130
+    end = "; the same command goes on" if name in GO_ON else ""
+    assert capsys.readouterr().err == f"wm_tf: interrupted{end}\n"
+
+
+PRINTING = """
+import sys
+from wm_tf import cli
+cli.Collect.__call__ = lambda _: print("generation 1", flush=sys.argv[1] == "flush")
+sys.exit(cli.main(["collect", "car_racing"]))
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("when", ["flush", "at the end"])
+def test_output_that_cannot_be_written_is_told_in_a_line(when: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTING, when], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "wm_tf: cannot write: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
+@pytest.mark.parametrize("when", ["flush", "at the end"])
+def test_output_that_nobody_reads_any_more_ends_silently(when: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, when], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,24 @@ def test_an_exception_passes_and_is_noted(now):
     assert lines(log)[-1] == "collect: 1/9 steps (stopped)"
 
 
+def test_a_stream_that_fails_does_not_hide_what_ended_the_work():
+    class Full(io.StringIO):
+        full = False
+
+        def write(self, text):
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    log = Full()
+    with pytest.raises(KeyboardInterrupt), Progress("collect", total=9, stream=log):
+        log.full = True
+        raise KeyboardInterrupt
+    log.full = False
+    with pytest.raises(OSError, match="No space left"), Progress("collect", stream=log):
+        log.full = True
+
+
 def test_no_work_at_all():
     log = io.StringIO()
     with Progress("collect", total=0, unit="episodes", stream=log):

@@ -1,5 +1,6 @@
 """`python -m wm_tf`."""
 
+import contextlib
 import os
 import sys
 
@@ -9,7 +10,8 @@ if __name__ == "__main__":
     status = main()
     if status == INTERRUPTED:
         # At once: a native call may still run in a thread, for which the interpreter would wait.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, AttributeError):  # full, left by its reader, or None
+                stream.flush()
         os._exit(status)
     sys.exit(status)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -465,29 +467,58 @@ _HYPER: dict[str, str] = {
 """Which hyper-parameters of a round a command takes."""
 
 
+_GOES_ON = frozenset({*_HYPER, "encode", "reproduce"})
+"""Commands that, typed again after an interruption, go on from what is done."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status.
 
     0: done; 1: could not be finished; 2: input that cannot be used; 130: Ctrl-C.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _parse(list(sys.argv[1:] if arguments is None else arguments))()
+        _parse(words)()
+        if sys.stdout is not None:  # where it was closed beforehand
+            sys.stdout.flush()
     except UserError as error:
-        print(f"wm_tf: {error}", file=sys.stderr)
+        _tell(str(error))
         return 2
     except RunFailed as error:
-        print(f"wm_tf: {error}", file=sys.stderr)
+        _tell(str(error))
         return 1
     except KeyboardInterrupt:
-        print("wm_tf: interrupted; the same command goes on", file=sys.stderr)
+        goes_on = "; the same command goes on" if words and words[0] in _GOES_ON else ""
+        _tell(f"interrupted{goes_on}")
         return INTERRUPTED
+    except OSError as error:  # of a print: whoever read it has left, or its disk is full
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.errno == errno.ENOSPC:
+            _tell(f"cannot write: {error.strerror}")
+        _drop_output()
+        return 1
     return 0
+
+
+def _tell(message: str) -> None:
+    with contextlib.suppress(OSError):  # there is nobody else to tell it to
+        print(f"wm_tf: {message}", file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """Discards what could not be written, which the interpreter would try again at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        print(_usage())
+        print(_usage(), flush=True)
         raise SystemExit(0)
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: expected one of {', '.join(COMMANDS)}")

@@ -7,6 +7,7 @@ seconds at most, and one at the end.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -77,7 +78,9 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._show("" if kind is None else " (stopped)")
+        # What ended the work is what counts, not that nobody reads about it any more.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
+            self._show("" if kind is None else " (stopped)")
         if self._bar is not None:
             self._bar.stop()
 

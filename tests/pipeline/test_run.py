@@ -20,7 +20,7 @@ from wm_tf.data.episodes import (
     read_episode,
     write_episode,
 )
-from wm_tf.errors import DamagedFile, UserError
+from wm_tf.errors import DamagedFile, RunFailed, UserError
 from wm_tf.pipeline.checkpoints import networks
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
@@ -111,6 +111,23 @@ def test_an_interrupted_stage_goes_on_and_its_time_counts(run: Run) -> None:
     work.fails = False
     assert stage(run, work)["seconds"] > spent > 0.0
     assert work.went_on == [False, True]
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_what_ended_the_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk() -> None:
+        def fail(path: Path, content: object) -> None:
+            raise RunFailed(f"cannot write {path}: No space left on device")
+
+        monkeypatch.setattr(storage, "write_json", fail)
+
+    def work() -> tuple[list[Path], dict[str, Any]]:
+        fill_the_disk()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("train", 0, {}, work, goal=1)
 
 
 def test_a_finished_stage_that_is_repeated_in_vain_is_not_done(run: Run, work: Work) -> None:

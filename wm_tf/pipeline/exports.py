@@ -123,7 +123,7 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
     the M that was trained on them.
     """
     records = stage_records(run, round_index)
-    training = {
+    training: Values = {
         "what": f"{run.config.preset} preset, {round_index + 1} rounds",
         "seconds": 0.0,
         "seeds": {"run": run.config.seed},

@@ -17,6 +17,7 @@ anew. A stage whose result came from elsewhere (`Run.adopt`) is not run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -30,7 +31,7 @@ import numpy as np
 from wm_tf import storage
 from wm_tf.config import ADDED, Config
 from wm_tf.data.episodes import episode_paths, intact_episodes
-from wm_tf.errors import DamagedFile, UserError
+from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 FORMAT_VERSION = 1
 
@@ -172,7 +173,8 @@ class Run:
                 files, result = work()
             except BaseException:
                 record["seconds"] += time.monotonic() - start
-                storage.write_json(path, {**record, "done": False})
+                with contextlib.suppress(RunFailed):  # what ended the work is what counts
+                    storage.write_json(path, {**record, "done": False})
                 raise
             record |= {
                 "done": True,
