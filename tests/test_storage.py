@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from wm_tf.errors import DamagedFile, RunFailed
 from wm_tf.storage import (
     append_line,
+    read_array,
     read_json,
     read_metadata,
     read_npz,
@@ -344,3 +345,22 @@ def test_bytes_replace_a_file(tmp_path):
     for data in (b"old and longer", b"", b"new"):
         write_bytes(tmp_path / "a", data)
         assert (tmp_path / "a").read_bytes() == data
+
+
+def test_one_array_is_read_alone_and_its_damage_is_found(tmp_path):
+    path = tmp_path / "arrays.npz"
+    write_npz(path, {"rewards": np.arange(50.0), "frames": ARRAYS["frames"]})
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(read_array(path, "rewards"), np.arange(50.0))
+    with pytest.raises(DamagedFile, match=r"arrays\.npz: damaged \(actions cannot be read"):
+        read_array(path, "actions")
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 16]) + whole[position + 1 :])
+        try:
+            np.testing.assert_array_equal(read_array(path, "rewards"), np.arange(50.0))
+        except DamagedFile:
+            continue
+    path.write_bytes(whole[:200])
+    for missing in (path, tmp_path / "none.npz"):
+        with pytest.raises(DamagedFile, match=f"{missing.name}: damaged"):
+            read_array(missing, "rewards")

@@ -159,6 +159,19 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, json.loads(str(arrays.pop(_METADATA)))
 
 
+def read_array(path: Path, name: str) -> np.ndarray:
+    """One array of what `write_npz` wrote. The rest of the file is neither read nor checked.
+
+    Raises:
+      DamagedFile: the file is missing, or cut, or the array is not what was written.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return archive[name]
+    except Exception as error:  # a bit that is flipped in a zip file can raise anything
+        raise DamagedFile(f"{path}: damaged ({name} cannot be read: {error})") from error
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of what `write_npz` wrote, all of which is checked; raises DamagedFile."""
     with np.load(io.BytesIO(_checked_bytes(path)), allow_pickle=False) as archive:

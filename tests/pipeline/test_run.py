@@ -255,3 +255,34 @@ def test_episodes_that_others_made_are_kept(run: Run) -> None:
         collect_round(other, executor, 0, dataclasses.replace(config, patience=1))
     assert read_episode(paths[1], task).seed == 7
     assert read_episode(paths[0], task).seed != 7
+
+
+def still_episode(rewards: list[float]) -> Episode:
+    steps = len(rewards)
+    return Episode(
+        np.zeros((steps + 1, 64, 64, 3), np.uint8), np.zeros((steps, 3), np.float32),
+        np.array(rewards), False, True, False, seed=7, policy="random",
+    )  # fmt: skip
+
+
+def test_a_rounds_figures_are_those_of_all_its_episodes(run: Run) -> None:
+    """Of those that were played before an interruption, too; not of a person's."""
+    task, folder = get_task("car_racing"), run.rollouts(0)
+    for index, rewards in ((0, [1.0, 2.0]), (1, [6.0]), (FIRST_DRIVEN, [100.0])):
+        write_episode(episode_path(folder, index), still_episode(rewards), task)
+    with ThreadPoolExecutor(1) as executor:
+        result = collect_round(run, executor, 0, CollectConfig(episodes=2))
+    assert (result["mean_return"], result["steps"]) == (4.5, 3)
+
+
+def test_a_damaged_episode_is_named_or_left_out_of_the_figures(run: Run) -> None:
+    task, folder = get_task("car_racing"), run.rollouts(0)
+    write_episode(episode_path(folder, 0), still_episode([1.0, 2.0]), task)
+    episode_path(folder, 1).write_bytes(b"damaged" * 20)
+    config = CollectConfig(episodes=2)
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(DamagedFile, match=r"episode-000001.npz: damaged"):
+            collect_round(run, executor, 0, config)
+        skipping = Run.open(run.folder, run.config, skip_corrupt=True)
+        result = collect_round(skipping, executor, 0, config)
+    assert (result["mean_return"], result["steps"]) == (3.0, 2)

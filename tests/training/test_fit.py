@@ -175,9 +175,11 @@ def test_nan_stops_and_keeps_the_last_good_weights(
     moments = np.zeros((6, 2), np.float32)
     episode = LatentEpisode(moments, moments, np.zeros((5, 3), np.float32), nan, True, False, "")
     write_latents(bad, episode, TASK)
-    with pytest.raises(RunFailed, match=r"became nan at step .* of epoch 1"):
+    with pytest.raises(RunFailed, match=r"at step .* of epoch 1; the checkpoint holds"):
         train(tmp_path, [*latents, bad], 3)
     assert (tmp_path / "memory.npz").read_bytes() == good
+    with pytest.raises(RunFailed, match=r"became nan at step \d+ of epoch 0$"):  # nothing is kept
+        train(tmp_path / "anew", [bad] * 4, 3)
 
 
 def test_weights_that_the_last_step_ruins_are_not_kept(
@@ -185,7 +187,7 @@ def test_weights_that_the_last_step_ruins_are_not_kept(
 ) -> None:
     """The loss of an epoch's only step is that of the weights before it, and finite."""
     config = dataclasses.replace(CONFIG, batch_size=64, learning_rate=1e39)
-    with pytest.raises(RunFailed, match=r"became NaN or infinite at the last step of epoch 1"):
+    with pytest.raises(RunFailed, match=r"became NaN or infinite at the last step of epoch 1$"):
         train(tmp_path, latents, 2, start=first / "memory.npz", config=config)
     assert not (tmp_path / "memory.npz").exists()
 

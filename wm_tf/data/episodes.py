@@ -102,6 +102,11 @@ def read_episode(path: Path, task: Task) -> Episode:
     return episode
 
 
+def read_rewards(path: Path) -> np.ndarray:
+    """An episode's rewards alone, float32 [T]; see `storage.read_array`."""
+    return storage.read_array(path, "rewards")
+
+
 def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = False) -> list[Path]:
     """The paths, after comparing every file with its checksum.
 

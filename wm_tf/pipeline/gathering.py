@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from wm_tf.collect import collect
 from wm_tf.config import CollectConfig
-from wm_tf.data.episodes import FIRST_DRIVEN, episode_path
-from wm_tf.errors import UserError
+from wm_tf.data.episodes import FIRST_DRIVEN, episode_path, read_rewards
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import last_controller, networks
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 
@@ -39,7 +40,7 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
 
             export_round(run, made.round_index, made.parameters)
             models = exported_models(run)
-        outcomes = collect(
+        collect(
             executor,
             task,
             folder,
@@ -50,12 +51,7 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
             controllers=drivers,
         )
         files = [episode_path(folder, index) for index in range(config.episodes)]
-        if not outcomes:
-            return files, {}
-        return files, {
-            "mean_return": float(np.mean([outcome.total for outcome in outcomes])),
-            "steps": sum(outcome.steps for outcome in outcomes),
-        }
+        return files, _figures(files, run.skip_corrupt)
 
     return run.stage(
         "collect",
@@ -65,6 +61,21 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
         goal=config.episodes,
         partial=_collected(run, round_index),
     )
+
+
+def _figures(episodes: Sequence[Path], skip_corrupt: bool) -> Values:
+    """``mean_return`` and ``steps`` of a round, whenever its episodes were played."""
+    rewards = []
+    for path in episodes:
+        try:
+            rewards.append(read_rewards(path))
+        except DamagedFile:
+            if not skip_corrupt:
+                raise
+    if not rewards:
+        return {}
+    returns = [reward.sum(dtype=np.float64) for reward in rewards]
+    return {"mean_return": float(np.mean(returns)), "steps": sum(map(len, rewards))}
 
 
 def _collected(run: Run, round_index: int) -> list[Path]:

@@ -25,7 +25,7 @@ from wm_tf.training import checkpoint
 
 _DRAWS_PER_EPOCH = 2**20
 """By which the random numbers of epochs are apart."""
-_KEPT = "the checkpoint holds the weights of the epoch before"
+_KEPT = "; the checkpoint holds the weights of the epoch before"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def fit(
       Seconds of training, earlier runs of it included.
 
     Raises:
-      RunFailed: a metric became NaN or infinite; the checkpoint holds the last good weights.
+      RunFailed: a metric became NaN or infinite; the checkpoint, where there is one, holds the last
+        good weights.
       DamagedFile: a file of the data is damaged.
       UserError: the data do not fill one batch.
     """
@@ -87,13 +88,14 @@ def fit(
     with Log(places.logs) as log, Progress(name, None, "steps") as progress:
         for epoch in range(done, epochs):
             began = time.monotonic()
-            watch = _Watch(progress, epoch)
+            kept = _KEPT if places.checkpoint.exists() else ""
+            watch = _Watch(progress, epoch, kept)
             rate = learning_rate * decay ** ((epoch - first) / max(epochs - 1 - first, 1))
             model.optimizer.learning_rate = rate
             _fit_epoch(model, batches(epoch), epoch, watch)
             if not watch.steps:
                 raise UserError(f"{name}: there is less data to train on than one batch")
-            _check_finite(model, epoch)
+            _check_finite(model, epoch, kept)
             seconds += time.monotonic() - began
             state = {**facts, "epochs": epoch + 1, "seconds": seconds}
             checkpoint.save(places.checkpoint, model, state)
@@ -123,12 +125,12 @@ def _fit_epoch(model: keras.Model, stream: tf.data.Dataset, epoch: int, watch: _
     model.optimizer.iterations.assign(done + watch.steps)
 
 
-def _check_finite(model: keras.Model, epoch: int) -> None:
+def _check_finite(model: keras.Model, epoch: int, kept: str) -> None:
     """The metrics of an epoch's last step are those of the weights before it."""
     for weight in model.trainable_weights:
         if not np.isfinite(weight.numpy()).all():
             raise RunFailed(
-                f"{weight.path} became NaN or infinite at the last step of epoch {epoch}; {_KEPT}"
+                f"{weight.path} became NaN or infinite at the last step of epoch {epoch}{kept}"
             )
 
 
@@ -177,10 +179,11 @@ class Log:
 class _Watch(keras.callbacks.Callback):
     """Shows progress, and stops at the first step whose metrics are not finite."""
 
-    def __init__(self, progress: Progress, epoch: int) -> None:
+    def __init__(self, progress: Progress, epoch: int, kept: str) -> None:
         super().__init__()
         self._progress = progress
         self._epoch = epoch
+        self._kept = kept
         self.steps = 0
         self.metrics: dict[str, float] = {}
         """Means over the epoch's steps so far; Keras's own also count the call without a batch."""
@@ -190,7 +193,7 @@ class _Watch(keras.callbacks.Callback):
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunFailed(
-                    f"{name} became {value} at step {batch} of epoch {self._epoch}; {_KEPT}"
+                    f"{name} became {value} at step {batch} of epoch {self._epoch}{self._kept}"
                 )
         self.steps += 1
         self.metrics = dict(metrics)
