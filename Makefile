@@ -21,7 +21,8 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest
 
 slow: .venv/installed-test .venv/installed-serve
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore=tests/serving/test_server.py
+	$(BIN)/python -m pytest -m "slow or not slow" tests/serving/test_server.py  # needs the extra
 
 faults: .venv/installed-test .venv/installed-distributed
 	$(BIN)/python -m pytest tests/faults

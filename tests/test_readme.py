@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,14 @@ def test_the_scores_are_those_of_the_models() -> None:
     folders = [README.parent / "saved_models" / task for task in TASKS]
     there = [manifest.read(folder, folder.name) for folder in folders if folder.exists()]
     assert f"{BEGIN}\n{score_table(there)}\n{END}" in README.read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md"])
+def test_what_is_named_is_there(name: str) -> None:
+    """`wm_tf.module.function`, and with parentheses what can be called."""
+    text = (README.parent / name).read_text()
+    named = re.findall(r"`((?:wm_tf|player)(?:\.\w+)+)(\()?", text)
+    assert named
+    for path, called in named:
+        found = pkgutil.resolve_name(path)
+        assert callable(found) or not called, path

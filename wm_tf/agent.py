@@ -39,9 +39,9 @@ ROLLOUTS = 16
 
 @dataclass(frozen=True)
 class ModelsAt:
-    """Which models a worker shall use: a folder as `wm_tf.serving.load_keras` takes it, and the
-    checksum of the manifest that was meant, so that a worker loads anew what has changed and finds
-    what came to it another way (see `wm_tf.serving.parcel`)."""
+    """Which models a worker shall use: a folder as `wm_tf.serving.load.load_keras` takes it, and
+    the checksum of the manifest that was meant, so that a worker loads anew what has changed and
+    finds what came to it another way (see `wm_tf.serving.parcel`)."""
 
     folder: Path
     checksum: str

@@ -116,7 +116,7 @@ class _Workers:
 
 
 def strategy_seconds(generations: int = 20) -> float:
-    """Median CPU seconds of ask and tell for the paper's population."""
+    """Mean CPU seconds of ask and tell for the paper's population."""
     strategy = Strategy(np.zeros(CAR.controller_parameters), 0.1, POPULATION, seed=1)
     random = np.random.default_rng(1)
     spent = []

@@ -262,7 +262,7 @@ def test_a_client_of_the_standard_library_dreams(
 def test_the_requests_of_the_readme_are_answered(server: str, models: Models) -> None:
     """Its lines of shell as they are, but for the server's address."""
     text = README.read_text()
-    (lines,) = re.findall(r"```sh\n(server=.*?)```", text, re.DOTALL)
+    (lines,) = re.findall(r"```bash\n(server=.*?)```", text, re.DOTALL)
     script = lines.replace("http://127.0.0.1:8501", server).replace("curl ", "echo; curl -s ")
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
     answers = [json.loads(line)["outputs"] for line in done.stdout.splitlines() if line]
