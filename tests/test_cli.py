@@ -205,6 +205,20 @@ def test_a_damaged_run_is_refused(capsys: Capture, run: Path) -> None:
 EVALUATE = ("evaluate", "car_racing", "--episodes", "1", "--models")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("real", "--temperature", "1.2"), "--temperature 1.2: expected only with --env dream"),
+        (("dream", "--frames", "fast"), "--frames fast: expected only with --env real"),
+        (("dream", "--frames", "official"), "--frames official: expected only with --env real"),
+    ],
+)
+def test_flags_of_the_other_environment_are_refused(
+    capsys: Capture, saved_models: Path, arguments: tuple[str, ...], reason: str
+) -> None:
+    assert reason in refused_in_a_line(capsys, *EVALUATE, saved_models, "--env", *arguments)
+
+
 def test_missing_models_are_refused(capsys: Capture, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     assert str(missing) in refused_in_a_line(capsys, *EVALUATE, missing)

@@ -227,8 +227,8 @@ class Evaluate(_Playing):
     """Of the episodes."""
     models: Path = Path("saved_models")
     """Folder that holds the task's models."""
-    frames: Literal["official", "fast"] = "official"
-    """How car_racing is drawn: by gymnasium, or by the fast renderer."""
+    frames: Literal["official", "fast"] | None = None
+    """How the real car_racing is drawn: by gymnasium (the default), or by the fast renderer."""
     policy: Literal["controller", "random"] = "controller"
     """Who plays."""
     temperature: float | None = None

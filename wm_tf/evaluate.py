@@ -44,7 +44,7 @@ def evaluate(
     env: Literal["real", "dream"],
     episodes: int,
     seed: int,
-    frames: Frames = "official",
+    frames: Frames | None = None,
     random: bool = False,
     temperature: float | None = None,
 ) -> dict[str, Any]:
@@ -57,15 +57,22 @@ def evaluate(
       env: where to play.
       episodes: how many.
       seed: of the episodes.
-      frames: official or fast drawing (real environment).
+      frames: official or fast drawing (of the real environment alone); None: official.
       random: score the task's random policy instead of the controller.
-      temperature: of the dream; None: that of the manifest.
+      temperature: of the dream (of it alone); None: that of the manifest.
 
     Returns:
       ``task``, ``env`` {name, id, version, frames}, ``policy``, ``episodes``, ``seed``, ``mean``,
       ``std`` (population), ``se`` (of the mean), ``min``, ``max``, ``returns``, ``lengths``,
       ``seconds``.
+
+    Raises:
+      UserError: there are no such models, or what is given belongs to the other `env`.
     """
+    for name, value, where in (("frames", frames, "real"), ("temperature", temperature, "dream")):
+        if value is not None and env != where:
+            raise UserError(f"--{name} {value}: expected only with --env {where}, got --env {env}")
+    frames = frames or "official"
     start = time.monotonic()
     facts = get_task(task)
     if env == "real":
@@ -204,9 +211,9 @@ def _dream(
 def _dream_randomly(
     dreams: _Dreams, episodes: int, seed: int, progress: Progress
 ) -> tuple[list[float], list[int]]:
-    from wm_tf.dream.survival import DREAMS_PER_CALL, random_dreams
+    from wm_tf.dream.survival import RANDOM_DREAMS_PER_CALL, random_dreams
 
-    firsts = range(0, episodes, DREAMS_PER_CALL)
+    firsts = range(0, episodes, RANDOM_DREAMS_PER_CALL)
     dreamt = random_dreams(
         dreams.task,
         dreams.memory,

@@ -23,7 +23,7 @@ from wm_tf.models import Memory
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.manifest import EndRule
 
-DREAMS_PER_CALL = 32
+RANDOM_DREAMS_PER_CALL = 32
 LARGEST_FACTOR = 4.0
 """By which the odds of an end may be set right."""
 
@@ -60,7 +60,7 @@ def random_dreams(
       memory: M.
       starts: where they begin.
       episodes: N.
-      streams: of the random numbers, one for each call of `DREAMS_PER_CALL` dreams.
+      streams: of the random numbers, one for each call of `RANDOM_DREAMS_PER_CALL`.
       temperature: greater than 0.
       explores: the policy that collects plays; else the task's plain random policy.
       steps: T; None: the time limit of the real task.
@@ -77,8 +77,8 @@ def random_dreams(
     parts = []
     for stream in streams:
         random = np.random.default_rng(stream)
-        state = starts.sample(random, DREAMS_PER_CALL, task.hidden_size)
-        policies = [policy(random) for _ in range(DREAMS_PER_CALL)]
+        state = starts.sample(random, RANDOM_DREAMS_PER_CALL, task.hidden_size)
+        policies = [policy(random) for _ in range(RANDOM_DREAMS_PER_CALL)]
         actions = np.stack(
             [list(itertools.islice(policy, steps or task.max_steps)) for policy in policies]
         )

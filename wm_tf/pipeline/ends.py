@@ -9,14 +9,14 @@ import numpy as np
 
 from wm_tf import seeding
 from wm_tf.data.latents import read_latents
-from wm_tf.dream.survival import DREAMS_PER_CALL, choose_end_rule, random_dreams
+from wm_tf.dream.survival import RANDOM_DREAMS_PER_CALL, choose_end_rule, random_dreams
 from wm_tf.models import Memory
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.seeding import Purpose
 from wm_tf.serving.manifest import EndRule
 from wm_tf.training.starts import choose_starts
 
-DREAMS = 4 * DREAMS_PER_CALL
+DREAMS = 4 * RANDOM_DREAMS_PER_CALL
 TEMPERATURES = (1.0, 1.15)
 
 
@@ -41,7 +41,7 @@ def measure_ends(
     real = float(np.mean([read_latents(path, task).steps for path in first]))
     random = seeding.generator(seed, Purpose.MEMORY, round_index, 1)
     starts = choose_starts(memory, first, task, count=DREAMS, random=random)
-    calls = range(DREAMS // DREAMS_PER_CALL)
+    calls = range(DREAMS // RANDOM_DREAMS_PER_CALL)
     streams = [seeding.sequence(seed, Purpose.MEMORY, round_index, 2, call) for call in calls]
     dreams = {
         temperature: random_dreams(
