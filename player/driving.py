@@ -98,8 +98,8 @@ def combine(
     human = _hands_to_action(task, hands, last, seconds)
     if wish is None or driver is Driver.HUMAN:
         return Drive(human, np.ones(task.action_size, bool))
-    whole = np.full(task.action_size, hands.on)
-    by_human = whole if driver is Driver.CONTROLLER else _held_axes(task, hands)
+    held = _held_axes(task, hands)  # take_cover has no pedals
+    by_human = np.full_like(held, held.any()) if driver is Driver.CONTROLLER else held
     return Drive(np.where(by_human, human, wish).astype(np.float32), by_human)
 
 

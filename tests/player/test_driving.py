@@ -83,6 +83,16 @@ def test_take_cover_moves_at_once():
     assert result.action.tolist() == [-1.0]
 
 
+@pytest.mark.parametrize("driver", [Driver.CONTROLLER, Driver.ASSIST])
+def test_a_foot_on_pedals_that_a_task_has_not_overrides_nothing(driver):
+    wish, last = np.array([0.8], np.float32), np.zeros(1, np.float32)
+    for hands in (Hands(gas=1.0), Hands(brake=1.0)):
+        result = drive(driver, hands, wish, last, COVER)
+        assert result.action == wish
+        assert not result.by_human.any()
+    assert drive(driver, Hands(steer=-1.0, gas=1.0), wish, last, COVER).action == -1.0
+
+
 def test_clip_keeps_actions_in_range():
     action = driving.clip(CAR, np.array([-3.0, 2.0, -1.0]))
     assert action.tolist() == [-1.0, 1.0, 0.0]
