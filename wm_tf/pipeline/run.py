@@ -213,8 +213,9 @@ class Run:
     def adopted(self, name: str, round_index: int) -> bool:
         """Whether a stage's result was made elsewhere, and is there."""
         record = self.record(name, round_index)
-        adopted = record is not None and record.get("adopted", False)
-        return adopted and self._intact(record["files"])
+        if record is None or not record.get("adopted", False):
+            return False
+        return self._intact(record["files"])
 
     def stage_record(self, name: str, round_index: int) -> Values | None:
         """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""
