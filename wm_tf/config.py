@@ -329,24 +329,21 @@ _CAR_RACING_LAST = dataclasses.replace(
     memory=dataclasses.replace(_CAR_RACING_LATE.memory, decay=0.1),
 )
 
-# Random play never holds a direction for long: the first controllers do, and die at the walls.
-_TAKE_COVER_EARLY = _round(
-    CollectConfig(episodes=200, policy="controller"),
-    VisionConfig(epochs=0),
-    MemoryConfig(epochs=10, random_share=0.1, batch_size=32, decay=0.1),
-    ControllerConfig(
-        generations=20,
-        rollouts=8,
-        horizon=2100,
-        temperature=1.15,
-        selection_interval=10,
-        selection_episodes=32,
-    ),
+_TAKE_COVER_CONTROLLER = ControllerConfig(
+    generations=70,
+    rollouts=8,
+    horizon=1500,
+    temperature=1.15,
+    selection_interval=10,
+    selection_episodes=48,
 )
-_TAKE_COVER_LATE = dataclasses.replace(
-    _TAKE_COVER_EARLY,
-    collect=CollectConfig(episodes=200, policy="controller", noise=0.1),
-    controller=dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=30),
+# Random play, held actions among it, is enough to learn from; further rounds add the deaths of a
+# player who dodges.
+_TAKE_COVER_LATER = _round(
+    CollectConfig(episodes=200, policy="controller", noise=0.1),
+    VisionConfig(epochs=0),
+    MemoryConfig(epochs=6, random_share=0.1, batch_size=32, learning_rate=3e-4, decay=0.1),
+    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=30),
 )
 
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
@@ -395,16 +392,17 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
         ),
     ),
     ("take_cover", "desktop"): (
-        8,
+        1,
         (
             _round(
-                CollectConfig(episodes=2000),
-                VisionConfig(epochs=2, frame_stride=5, learning_rate=5e-4),
-                MemoryConfig(epochs=12, batch_size=32, decay=0.1),
-                dataclasses.replace(_TAKE_COVER_EARLY.controller, generations=14),
+                CollectConfig(episodes=3000),
+                VisionConfig(
+                    epochs=2, frame_stride=9, batch_size=50, learning_rate=7e-4, decay=0.3
+                ),
+                MemoryConfig(epochs=6, batch_size=32, decay=0.1),
+                _TAKE_COVER_CONTROLLER,
             ),
-            *3 * (_TAKE_COVER_EARLY,),
-            _TAKE_COVER_LATE,
+            _TAKE_COVER_LATER,
         ),
     ),
     ("take_cover", "smoke"): (2, (_SMOKE,)),
