@@ -121,7 +121,7 @@ def test_nan_stops_the_run_and_leaves_its_state(tmp_path: Path) -> None:
             result.returns[2] = np.nan
         return result
 
-    with pytest.raises(RunFailed, match=r"generation 7: .* candidate 2 is nan \(evolution seed 3\)"):
+    with pytest.raises(RunFailed, match=r"generation 7: .* 2 is nan \(evolution seed 3\)"):
         run(tmp_path / "broken", fitness=broken)
     run(tmp_path / "seven", dataclasses.replace(CONFIG, generations=7))
     arrays, _ = state(tmp_path / "broken")

@@ -118,7 +118,7 @@ def test_a_fitness_that_is_not_finite_is_never_replaced(bad: float) -> None:
     twin = evolved(Strategy.tell, 3)
     fitness = quadratic(strategy.ask())
     fitness[7] = bad
-    with pytest.raises(RunFailed, match=rf"generation 3: .* candidate 7 is {bad} \(evolution seed 1\)"):
+    with pytest.raises(RunFailed, match=rf"generation 3: .* 7 is {bad} \(evolution seed 1\)"):
         strategy.tell(fitness)
     same(strategy, twin)
 

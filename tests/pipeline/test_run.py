@@ -286,3 +286,15 @@ def test_a_damaged_episode_is_named_or_left_out_of_the_figures(run: Run) -> None
         skipping = Run.open(run.folder, run.config, skip_corrupt=True)
         result = collect_round(skipping, executor, 0, config)
     assert (result["mean_return"], result["steps"]) == (3.0, 2)
+
+
+def test_seconds_of_killed_tries_count_where_the_work_counts_them(run: Run, work: Work) -> None:
+    def counted() -> tuple[list[Path], dict[str, Any]]:
+        files, result = work()
+        return files, {**result, "seconds": 1234.5}
+
+    result = run.stage("train", 0, {}, counted, goal=1, partial=[work.path])
+    assert result == {"count": 1, "seconds": 1234.5}
+    record = run.stage_record("train", 0)
+    assert record is not None and record["seconds"] == 1234.5
+    assert record["result"] == {"count": 1}

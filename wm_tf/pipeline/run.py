@@ -142,7 +142,8 @@ class Run:
           name: of the stage.
           round_index: of the round.
           inputs: JSON values that say what its result depends on.
-          work: does it; returns (the files it wrote, JSON values to remember).
+          work: does it; returns (the files it wrote, JSON values to remember). ``seconds`` among
+            them, by its own count, also holds tries that were killed.
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
             and another goal goes on from where it is.
           partial: files that an interrupted stage leaves to go on from; removed if they are of
@@ -176,10 +177,11 @@ class Run:
                 with contextlib.suppress(RunFailed):  # what ended the work is what counts
                     storage.write_json(path, {**record, "done": False})
                 raise
+            spent = record["seconds"] + time.monotonic() - start
             record |= {
                 "done": True,
                 "goal": goal,
-                "seconds": record["seconds"] + time.monotonic() - start,
+                "seconds": max(spent, result.pop("seconds", 0.0)),
                 "files": {
                     file.relative_to(self.folder).as_posix(): storage.stamp(file) for file in files
                 },

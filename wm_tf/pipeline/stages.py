@@ -48,8 +48,8 @@ def vision_round(run: Run, round_index: int, config: VisionConfig, devices: int 
         with strategy(devices, config.batch_size).scope():
             vision = make_vision(task, config, seed)
         data = training_part(episodes)
-        train_vision(vision, data, task, config, places, seed=seed, epochs=epochs)
-        return measure_vision(vision, held_out_part(episodes), task)
+        seconds = train_vision(vision, data, task, config, places, seed=seed, epochs=epochs)
+        return {**measure_vision(vision, held_out_part(episodes), task), "seconds": seconds}
 
     return _training_stage(run, "vision", round_index, config, episodes, train)
 
@@ -67,14 +67,15 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         if round_index:
             random = [path for path in data if path.parent == run.latents(0)]
             later = data[len(random) :]  # the rounds are in their order
-        train_memory(
+        seconds = train_memory(
             memory, later, task, config, places, seed=seed, epochs=epochs, random=random
         )  # fmt: skip
-        weight, held_out = config.done_positive_weight, held_out_part(latents)
-        if not task.mortal:
-            return measure_memory(memory, held_out, task, weight)
-        ends = measure_ends(run, round_index, memory, latents, weight)
-        return measure_memory(memory, held_out, task, ends["end_odds_correction"]) | ends
+        weight, ends = config.done_positive_weight, {}
+        if task.mortal:
+            ends = measure_ends(run, round_index, memory, latents, weight)
+            weight = ends["end_odds_correction"]
+        figures = measure_memory(memory, held_out_part(latents), task, weight)
+        return {**figures, **ends, "seconds": seconds}
 
     return _training_stage(run, "memory", round_index, config, latents, train)
 
@@ -136,7 +137,7 @@ def controller_round(
         if evolved.selections:
             curve = pictures.training_curve(f"{task.name}, {env}", evolved.selections)
             storage.write_bytes(run.logs(name, round_index) / "training.png", curve)
-        return [path], {"selection": evolved.best_score}
+        return [path], {"selection": evolved.best_score, "seconds": evolved.seconds}
 
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
@@ -172,10 +173,11 @@ def _training_stage(
     """A stage that trains a model on `data`, on from its checkpoint of the rounds before.
 
     Args:
-      train: trains up to a number of epochs in total, and returns held-out figures.
+      train: trains up to a number of epochs in total, and returns held-out figures and the
+        ``seconds`` of training, those of the rounds before included.
     """
     start = run.last_checkpoint(model, round_index - 1)
-    before = 0 if start is None else int(checkpoint.facts(start)["epochs"])
+    before = {"epochs": 0, "seconds": 0.0} if start is None else checkpoint.facts(start)
     path = run.checkpoint(model, round_index)
     places = Places(path, run.logs(model, round_index), start)
     inputs = {
@@ -184,11 +186,16 @@ def _training_stage(
         "seed": run.config.seed,
         "start": None if start is None else storage.stamp(start),
     }
+
+    def work() -> tuple[list[Path], Values]:
+        figures = train(places, int(before["epochs"]) + config.epochs)
+        return [path], {**figures, "seconds": figures["seconds"] - before["seconds"]}
+
     return run.stage(
         model,
         round_index,
         inputs,
-        lambda: ([path], train(places, before + config.epochs)),
+        work,
         goal=config.epochs,
         partial=[path],
     )
