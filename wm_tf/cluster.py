@@ -160,8 +160,8 @@ def dask(address: str, timeout: float | None = None) -> Iterator[RemoteExecutor]
     with client:
         try:
             client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-        except TimeoutError:
-            raise RunFailed(f"the scheduler at {address} has no workers") from None
+        except OSError as error:  # a time-out, or a connection that is lost meanwhile
+            raise RunFailed(f"the scheduler at {address} has no workers ({error})") from None
         executor = client.get_executor(pure=False)
         yield RemoteExecutor(executor, timeout, _scatter(client), lambda: len(client.nthreads()))
 
