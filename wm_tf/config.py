@@ -200,8 +200,14 @@ class MemoryConfig:
             )
 
 
-ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights"}
+_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights"}
 """Hyper-parameters that the records of older runs do not name, and what these runs had."""
+
+
+def completed(held: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded values, with what older records do not name of the hyper-parameters in `like`."""
+    return {**{name: value for name, value in _ADDED.items() if name in like}, **held}
+
 
 Search = Literal["weights", "actuators"]
 """See `wm_tf.evolution.space`."""
@@ -330,7 +336,7 @@ _CAR_RACING_LAST = dataclasses.replace(
 )
 
 _TAKE_COVER_CONTROLLER = ControllerConfig(
-    generations=70,
+    generations=30,
     rollouts=8,
     horizon=1500,
     temperature=1.15,

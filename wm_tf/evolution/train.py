@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wm_tf import storage
-from wm_tf.config import ADDED, ControllerConfig, Task
+from wm_tf.config import ControllerConfig, Task, completed
 from wm_tf.errors import DamagedFile
 from wm_tf.evolution.fitness import FitnessFunction
 from wm_tf.evolution.space import Space, make_space
@@ -194,18 +194,10 @@ def read_state(path: Path, task: Task) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, metadata
 
 
-def _completed(held: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded facts, with what older ones do not name of the hyper-parameters."""
-
-    def complete(values: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-        return {**{name: value for name, value in ADDED.items() if name in like}, **values}
-
-    return {**complete(held, facts), "config": complete(held["config"], facts["config"])}
-
-
 def _load(path: Path, space: Space, task: Task, facts: Mapping[str, Any]) -> Evolved:
     arrays, metadata = read_state(path, task)
-    held = _completed(metadata["facts"], facts)
+    held = completed(metadata["facts"], facts)
+    held["config"] = completed(held["config"], facts["config"])
     if held != dict(facts):
         changed = sorted(
             name for name in {**facts, **held} if facts.get(name) != held.get(name)

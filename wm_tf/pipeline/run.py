@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from wm_tf import storage
-from wm_tf.config import ADDED, Config
+from wm_tf.config import Config, completed
 from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 
@@ -162,7 +162,7 @@ class Run:
             )
         path = self._record_path(name, round_index)
         record = self.record(name, round_index)
-        if record is None or not same_inputs(record["inputs"], inputs):
+        if record is None or completed(record["inputs"], inputs) != dict(inputs):
             for file in partial:
                 file.unlink(missing_ok=True)
             begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
@@ -250,12 +250,6 @@ class Run:
             return all(storage.stamp(self.folder / name) == stamp for name, stamp in files.items())
         except DamagedFile:
             return False
-
-
-def same_inputs(held: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    """Whether recorded inputs are these; see `wm_tf.config.ADDED`."""
-    added = {name: value for name, value in ADDED.items() if name in inputs}
-    return {**added, **held} == dict(inputs)
 
 
 def identity(config: Any, goal: str) -> Values:
