@@ -208,11 +208,12 @@ def drive(models: Models, policy: Policy, rollouts: list[Rollout]) -> list[float
 def drive_at_random(rollouts: list[Rollout]) -> list[float]:
     """The returns of the task's random policy on the same tracks."""
     environment = task_module(TASK.name).make()
+    actor = RandomActor(TASK)
     returns = []
     for rollout in rollouts:
         seed, generator = rollout.streams()
         frame, _ = environment.reset(seed=seed)
-        actor = RandomActor(TASK, [generator], explores=[False])
+        actor.begin(0, rollout, generator)
         total, ended = 0.0, False
         while not ended:
             frame, reward, terminated, truncated, _ = environment.step(actor.act(frame[None])[0])

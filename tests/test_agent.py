@@ -76,6 +76,19 @@ def test_chunks_may_be_cut_anywhere() -> None:
     assert len({outcome.total for outcome in together}) == 3
 
 
+def test_where_a_rollout_ends_the_chunks_next_one_begins(
+    models_at: ModelsAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six rollouts in two rows, of several lengths; each is what it is alone."""
+    monkeypatch.setattr(agent, "ROWS", 2)
+    for models, noise in ((None, 0.0), (models_at, 5.0)):
+        work = rollouts(None, 6, noise=noise)
+        chunk = Chunk("car_racing", work, 70, models, patience=30)
+        apart = [play(dataclasses.replace(chunk, rollouts=(rollout,)))[0] for rollout in work]
+        assert play(chunk) == apart
+        assert len({outcome.steps for outcome in apart}) > 1
+
+
 def test_a_rollouts_random_numbers_depend_on_its_seed_and_key() -> None:
     def drawn(seed: int, key: tuple[int, ...]) -> tuple[int, float]:
         environment_seed, generator = Rollout(seed, key).streams()

@@ -173,11 +173,18 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("rollouts", "workers", "size"),
-    [(1024, 1, 16), (1024, 64, 16), (1024, 100, 11), (1024, 1000, 2), (16, 2, 8), (3, 8, 1)],
+    [
+        (1024, 1, 64),
+        (200, 2, 50),
+        (1024, 64, 16),
+        (1024, 100, 11),
+        (1024, 1000, 2),
+        (16, 2, 8),
+        (3, 8, 1),
+    ],
 )
 def test_chunks_are_so_small_that_every_worker_has_one(
     rollouts: int, workers: int, size: int
 ) -> None:
     executor = RemoteExecutor(SerialExecutor(), workers=lambda: workers)
     assert agent.chunk_size(rollouts, executor) == size
-    assert agent.chunk_size(rollouts, executor, most=8) == min(8, size)

@@ -78,7 +78,6 @@ def work_of(
 
     def plan(_: object, work: Sequence[agent.Chunk], __: int) -> list[agent.Outcome]:
         for chunk in work:
-            assert len(chunk.rollouts) <= module.EPISODES_PER_CHUNK
             assert chunk.patience == config.patience
             planned.extend(chunk.rollouts)
         return []

@@ -1,10 +1,10 @@
 """V, M and C acting in a batch of real environments: the rollout loop that all real work shares.
 
 Collection, fitness in the real environment, selection and evaluation are sequences of chunks, each
-a few rollouts of one task that step together, with one network call per step (`play`). A chunk is
-small data and what it gives depends on nothing but itself: a network's result depends slightly on
-the size of its batch, so the batch of a chunk always has `ROLLOUTS` rows, and a rollout that has
-ended stays in it.
+some rollouts of one task that are played `ROWS` at a time, with one network call per step (`play`);
+where one ends, the chunk's next one begins. A chunk is small data and what it gives depends on
+nothing but itself: a network's result depends slightly on the size of its batch, so the batch
+always has `ROWS` rows, empty ones among them.
 
 At step t the agent sees frame_t, samples z_t from V's moments and acts on [z_t, h_t], where h_t was
 returned by M's step on (z_{t-1}, a_{t-1}).
@@ -12,6 +12,7 @@ returned by M's step on (z_{t-1}, a_{t-1}).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -31,10 +32,12 @@ from wm_tf.errors import UserError
 from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
-    from wm_tf.models import Memory, Vision
+    from wm_tf.models import Controller, Memory, Vision
 
-ROLLOUTS = 16
-"""Rollouts in a chunk, and rows in a network's batch."""
+ROWS = 16
+"""Rows in a network's batch: rollouts that are played at the same time."""
+ROLLOUTS = 64
+"""Rollouts in a chunk, at most: what a worker that dies has to play again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rollouts that step together, at most `ROLLOUTS` of them."""
+    """Rollouts that one worker plays, `ROWS` at a time."""
 
     task: str
     rollouts: tuple[Rollout, ...]
@@ -96,15 +99,17 @@ class Outcome:
     truncated: bool
 
 
-def chunk_size(rollouts: int, executor: Executor, most: int = ROLLOUTS) -> int:
-    """Rollouts for each chunk: `most`, or fewer where the executor has workers for more chunks.
+def chunk_size(rollouts: int, executor: Executor) -> int:
+    """Rollouts for each chunk: at most `ROLLOUTS`, and as many chunks for each of the workers.
 
-    What a rollout gives does not depend on it; a network's call for fewer costs as much.
+    What a rollout gives does not depend on it.
     """
-    return min(most, math.ceil(rollouts / getattr(executor, "workers", 1)) or 1)
+    workers = getattr(executor, "workers", 1)
+    rounds = math.ceil(rollouts / (ROLLOUTS * workers))
+    return math.ceil(rollouts / (max(rounds, 1) * workers)) or 1
 
 
-def chunks(rollouts: Sequence[Rollout], size: int = ROLLOUTS, **common: Any) -> list[Chunk]:
+def chunks(rollouts: Sequence[Rollout], size: int = ROWS, **common: Any) -> list[Chunk]:
     """Cuts rollouts into chunks; `common` are the chunks' other fields."""
     return [
         Chunk(rollouts=tuple(rollouts[start : start + size]), **common)
@@ -113,7 +118,10 @@ def chunks(rollouts: Sequence[Rollout], size: int = ROLLOUTS, **common: Any) -> 
 
 
 class Actor(Protocol):
-    """Chooses actions for a batch of rollouts."""
+    """Chooses actions for rows of rollouts, at most `ROWS`."""
+
+    def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
+        """A rollout begins in a row, with the generator of its own random numbers."""
 
     def act(self, frames: np.ndarray) -> np.ndarray:
         """Frames, uint8 [B, 64, 64, 3], to actions, float32 [B, A]; called once per step."""
@@ -122,90 +130,104 @@ class Actor(Protocol):
 class RandomActor:
     """The task's random policy; does not look, and does not need TensorFlow.
 
+    Rollouts that are recorded are data to learn from, and explore more.
+
     Args:
       task: whose policy it is.
-      generators: of its random numbers, one for each rollout.
-      explores: which rollouts are data to learn from, and explore more.
     """
 
-    def __init__(
-        self, task: Task, generators: Sequence[np.random.Generator], explores: Sequence[bool]
-    ) -> None:
-        module = task_module(task.name)
-        self._policies = [
-            (module.exploring_policy if explore else module.random_policy)(generator)
-            for generator, explore in zip(generators, explores, strict=True)
-        ]
+    def __init__(self, task: Task) -> None:
+        self._module = task_module(task.name)
+        self._policies: dict[int, Iterator[np.ndarray]] = {}
+
+    def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
+        module = self._module
+        policy = module.random_policy if rollout.record is None else module.exploring_policy
+        self._policies[row] = policy(generator)
 
     def act(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack([next(policy) for policy in self._policies])
+        return np.stack([next(self._policies[row]) for row in range(len(frames))])
 
 
 class WorldModelActor:
-    """The paper's agent: one compiled call of V, C and M per step, for a batch of `ROLLOUTS`.
+    """The paper's agent: one compiled call of V, C and M per step, for a batch of `ROWS`.
 
     Args:
       task: whose models they are.
-      vision, memory: V and M.
-      parameters: C's parameters, [B, N], one row for each rollout.
-      noise: standard deviations of the noise on the actions, [B].
-      generators: of each rollout's random numbers.
+      vision, memory, controller: V, M and, for rollouts without parameters of their own, C.
     """
 
     def __init__(
-        self,
-        task: Task,
-        vision: Vision,
-        memory: Memory,
-        parameters: np.ndarray,
-        noise: np.ndarray,
-        generators: Sequence[np.random.Generator],
+        self, task: Task, vision: Vision, memory: Memory, controller: Controller | None
     ) -> None:
-        rows = len(generators)
-        padding = [(0, ROLLOUTS - rows), (0, 0)]
         self._task = task
+        self._controller = controller
         self._advance = _compiled_step(vision, memory, task)
-        self._parameters = np.pad(parameters, padding).astype(np.float32)
-        self._scale = noise.astype(np.float32)
-        self._noises = [_smooth_noise(generator, task.action_size) for generator in generators]
-        self._generators = generators
-        self._frames = np.zeros((ROLLOUTS, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        self._normal = np.zeros((ROLLOUTS, task.latent_size), np.float32)
-        self._disturbance = np.zeros((ROLLOUTS, task.action_size), np.float32)
-        self._h, self._c = memory.initial_state(ROLLOUTS)
+        self._draws: dict[int, tuple[np.random.Generator, Iterator[np.ndarray]]] = {}
+        self._parameters = np.zeros((ROWS, task.controller_parameters), np.float32)
+        self._scale = np.zeros(ROWS, np.float32)
+        self._frames = np.zeros((ROWS, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        self._normal = np.zeros((ROWS, task.latent_size), np.float32)
+        self._disturbance = np.zeros((ROWS, task.action_size), np.float32)
+        self._h, self._c = (part.numpy() for part in memory.initial_state(ROWS))
+
+    def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
+        parameters = rollout.parameters
+        if parameters is None:
+            assert self._controller is not None  # `_actor` has seen to it
+            parameters = self._controller.parameters.numpy()
+        self._parameters[row] = parameters
+        self._scale[row] = rollout.noise
+        self._draws[row] = generator, _smooth_noise(generator, self._task.action_size)
+        self._h[row] = self._c[row] = 0.0
 
     def act(self, frames: np.ndarray) -> np.ndarray:
-        rows = len(self._generators)
+        rows = len(frames)
         self._frames[:rows] = frames
-        for row, (generator, noise) in enumerate(zip(self._generators, self._noises, strict=True)):
+        for row in range(rows):
+            generator, noise = self._draws[row]
             self._normal[row] = generator.standard_normal(self._task.latent_size, np.float32)
             self._disturbance[row] = self._scale[row] * next(noise)
-        action, self._h, self._c = self._advance(
+        action, h, c = self._advance(
             self._frames, self._normal, self._disturbance, self._parameters, self._h, self._c
         )
+        np.copyto(self._h, h.numpy())
+        np.copyto(self._c, c.numpy())
         return action.numpy()[:rows]
 
 
 def play(chunk: Chunk) -> list[Outcome]:
     """Plays a chunk's rollouts to their ends; an episode to be recorded is written as it ends."""
     task = get_task(chunk.task)
-    seeds, generators = zip(*(rollout.streams() for rollout in chunk.rollouts), strict=True)
-    environments = _environments(chunk.task, chunk.official_frames)[: len(seeds)]
-    actor = _actor(chunk, task, generators)
-    records = [
-        _Record(environment.reset(seed=seed)[0], seed, rollout.record is not None)
-        for environment, seed, rollout in zip(environments, seeds, chunk.rollouts, strict=True)
-    ]
-    for _ in range(chunk.max_steps):
-        actions = actor.act(np.stack([record.frame for record in records]))
-        for index, record in enumerate(records):
-            if not record.ended:
-                record.add(actions[index], environments[index].step(actions[index]), chunk)
-                if record.ended:
-                    record.write(chunk.rollouts[index], chunk, task)
-        if all(record.ended for record in records):
-            break
-    return [record.outcome() for record in records]
+    actor = _actor(chunk, task)
+    rows = range(min(ROWS, len(chunk.rollouts)))
+    environments = _environments(chunk.task, chunk.official_frames)
+    outcomes: list[Outcome | None] = [None] * len(chunk.rollouts)
+    waiting = iter(enumerate(chunk.rollouts))
+    records: dict[int, _Record] = {}  # of the rows, the ended ones too: batches keep their frames
+    playing: dict[int, int] = {}  # the place in the chunk of each row's rollout
+
+    def begin(row: int) -> None:
+        playing.pop(row, None)
+        for place, rollout in itertools.islice(waiting, 1):
+            seed, generator = rollout.streams()
+            actor.begin(row, rollout, generator)
+            first, _ = environments[row].reset(seed=seed)
+            records[row] = _Record(first, seed, rollout.record is not None)
+            playing[row] = place
+
+    for row in rows:
+        begin(row)
+    while playing:
+        actions = actor.act(np.stack([records[row].frame for row in rows]))
+        for row, place in list(playing.items()):
+            record = records[row]
+            record.add(actions[row], environments[row].step(actions[row]), chunk)
+            if record.ended:
+                record.write(chunk.rollouts[place], chunk, task)
+                outcomes[place] = record.outcome()
+                begin(row)
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 class _Record:
@@ -266,27 +288,19 @@ class _Record:
         write_episode(rollout.record, episode, task)
 
 
-def _actor(chunk: Chunk, task: Task, generators: Sequence[np.random.Generator]) -> Actor:
+def _actor(chunk: Chunk, task: Task) -> Actor:
     if chunk.models is None:
-        explores = [rollout.record is not None for rollout in chunk.rollouts]
-        return RandomActor(task, generators, explores)
+        return RandomActor(task)
     vision, memory, controller = _models(chunk.models, chunk.task)
     if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
         raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")
-    parameters = np.stack(
-        [
-            controller.parameters.numpy() if rollout.parameters is None else rollout.parameters
-            for rollout in chunk.rollouts
-        ]
-    )
-    noise = np.array([rollout.noise for rollout in chunk.rollouts])
-    return WorldModelActor(task, vision, memory, parameters, noise, generators)
+    return WorldModelActor(task, vision, memory, controller)
 
 
 @lru_cache(maxsize=2)
 def _environments(task: str, official_frames: bool) -> list[gymnasium.Env]:
     """This process's environments: made once, because making one takes longer than a reset."""
-    return [task_module(task).make(official_frames=official_frames) for _ in range(ROLLOUTS)]
+    return [task_module(task).make(official_frames=official_frames) for _ in range(ROWS)]
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,9 +40,6 @@ from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
     from wm_tf.pipeline.run import Run
-
-CHUNK_TIMEOUT = 1800.0
-"""Seconds after which a chunk's worker is taken for hung."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the number of SIGINT."""
@@ -83,21 +81,25 @@ class _Playing:
     """Where they play: on this machine, or on the workers of a Dask cluster."""
     scheduler: str | None = None
     """Address of the Dask cluster's scheduler, such as tcp://head:8786."""
+    timeout: float = 1800.0
+    """Seconds for a chunk of rollouts, after which its worker is taken for hung and replaced."""
 
     @contextlib.contextmanager
     def players(self) -> Iterator[Executor]:
         """The executor that the flags ask for."""
         if self.workers < 1:
             raise UserError(f"--workers: expected at least 1, got {self.workers}")
+        if not 0 < self.timeout < math.inf:
+            raise UserError(f"--timeout: expected a number of seconds above 0, got {self.timeout}")
         if (self.executor == "dask") != (self.scheduler is not None):
             raise UserError("--executor dask and --scheduler ADDRESS: expected both or neither")
         if self.scheduler is None:
-            with LocalExecutor(self.workers, CHUNK_TIMEOUT) as local:
+            with LocalExecutor(self.workers, self.timeout) as local:
                 yield local
         else:
             from wm_tf.cluster import dask
 
-            with dask(self.scheduler, CHUNK_TIMEOUT) as remote:
+            with dask(self.scheduler, self.timeout) as remote:
                 yield remote
 
 

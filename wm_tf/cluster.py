@@ -18,7 +18,7 @@ import multiprocessing.util
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ class RemoteExecutor(Executor):
         self._timeout = timeout
         self._share = share
         self._workers = workers
+        self._under_way: set[_Delivery] = set()
 
     @property
     def workers(self) -> int:
@@ -74,7 +75,15 @@ class RemoteExecutor(Executor):
         if self._share is not None and chunk.models is not None:
             models = self._share(chunk.models, chunk.task)
         reply = self._executor.submit(_play_there, function, chunk, models, self._timeout)
-        return _Delivery(reply, chunk)
+        delivery = _Delivery(reply, chunk)
+        self._under_way.add(delivery)
+        delivery.add_done_callback(self._under_way.discard)  # type: ignore[arg-type]
+        return delivery
+
+    def lose(self, error: RunFailed) -> None:
+        """Ends what is under way with an error: nothing will come any more."""
+        for delivery in list(self._under_way):
+            delivery.lose(error)
 
 
 class _Delivery(Future[Any]):
@@ -90,6 +99,10 @@ class _Delivery(Future[Any]):
         self._reply.cancel()
         return super().cancel()
 
+    def lose(self, error: RunFailed) -> None:
+        with contextlib.suppress(InvalidStateError):  # it came at the last moment
+            self.set_exception(error)
+
     def _receive(self, reply: Future[Any]) -> None:
         if not self.set_running_or_notify_cancel():
             return
@@ -97,9 +110,12 @@ class _Delivery(Future[Any]):
             outcomes, episodes = reply.result()
             for path, data in zip(self._records, episodes, strict=True):
                 storage.write_bytes(path, data)
-            self.set_result(outcomes)
         except BaseException as error:  # a cancelled reply is none of the Exceptions
-            self.set_exception(error)
+            with contextlib.suppress(InvalidStateError):  # it is given up meanwhile
+                self.set_exception(error)
+        else:
+            with contextlib.suppress(InvalidStateError):
+                self.set_result(outcomes)
 
 
 def _play_there(
@@ -162,8 +178,27 @@ def dask(address: str, timeout: float | None = None) -> Iterator[RemoteExecutor]
             client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
         except OSError as error:  # a time-out, or a connection that is lost meanwhile
             raise RunFailed(f"the scheduler at {address} has no workers ({error})") from None
-        executor = client.get_executor(pure=False)
-        yield RemoteExecutor(executor, timeout, _scatter(client), lambda: len(client.nthreads()))
+        executor = RemoteExecutor(
+            client.get_executor(pure=False),
+            timeout,
+            _scatter(client),
+            lambda: len(client.nthreads()),
+        )
+        left = threading.Event()
+        watch = threading.Thread(target=_watch, args=(client, executor, address, left), daemon=True)
+        watch.start()
+        try:
+            yield executor
+        finally:
+            left.set()
+
+
+def _watch(client: Client, executor: RemoteExecutor, address: str, left: threading.Event) -> None:
+    """Dask tries for a while to reach a scheduler that is gone; then its futures never end."""
+    while not left.wait(1.0):
+        if client.status == "closed":
+            executor.lose(RunFailed(f"the scheduler at {address} is gone"))
+            return
 
 
 def _scatter(client: Client) -> Share:

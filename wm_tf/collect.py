@@ -20,9 +20,6 @@ from wm_tf.execution import run_chunks
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 
-EPISODES_PER_CHUNK = 8
-"""Few, because a worker holds the frames of a whole chunk in memory."""
-
 
 def collect(
     executor: Executor,
@@ -63,7 +60,7 @@ def collect(
     ]
     work = agent.chunks(
         missing,
-        agent.chunk_size(len(missing), executor, EPISODES_PER_CHUNK),
+        agent.chunk_size(len(missing), executor),
         task=task.name,
         max_steps=task.max_steps,
         models=models,

@@ -203,7 +203,7 @@ def _dream(
         )
         count = min(DREAMS_PER_CALL, episodes - first)
         returns += result.returns[0, :count].tolist()
-        lengths += result.lengths[0, :count].tolist()
+        lengths += result.lengths[0, :count].astype(int).tolist()
         progress.advance(count)
     return returns, lengths
 

@@ -59,10 +59,13 @@ def python_loop(
     mask: np.ndarray | None = None,
     end: EndRule = NEVER,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One candidate in R dreams, step by step: (returns, lengths), each [R]."""
+    """One candidate in R dreams, step by step: (returns, lengths), each [R].
+
+    Where ends are sampled, their expectations.
+    """
     count = len(start.latent)
     latent, h, c = start.latent, start.h, start.c
-    total, length, alive = np.zeros(count), np.zeros(count, int), np.ones(count, bool)
+    total, length, alive = np.zeros(count), np.zeros(count), np.ones(count)
     for t in range(horizon):
         seen = controller.features(TASK, latent, h, c)
         action = controller.act(TASK, parameters.astype(np.float32), seen)
@@ -70,11 +73,13 @@ def python_loop(
         noise = mixture.noise([seed, t], (count, TASK.latent_size))
         latent = mixture.sample(step.logits, step.mean, step.log_std, temperature, *noise)
         h, c = step.h, step.c
-        total += np.where(alive, step.reward.numpy(), 0.0)
+        total += alive * step.reward.numpy()
         length += alive
+        odds = np.exp(step.done_logit.numpy().astype(np.float64)) / end.odds_correction
         if end.rule == "threshold":
-            odds = np.exp(step.done_logit.numpy().astype(np.float64)) / end.odds_correction
-            alive = alive & (odds / (1.0 + odds) <= end.value)
+            alive *= odds / (1.0 + odds) <= end.value
+        elif end.rule == "sampled":
+            alive *= 1.0 / (1.0 + odds)
     return total, length
 
 
@@ -122,6 +127,32 @@ def test_a_sampled_end_comes_as_often_as_it_is_likely(memory: Memory) -> None:
     error = np.sqrt(likely * (1.0 - likely) / 4000)
     assert 0.05 < likely < 0.95
     assert abs(np.mean(result.lengths == 1) - likely) < 5.0 * error
+
+
+def test_expected_returns_are_weighted_by_the_probability_of_each_step(memory: Memory) -> None:
+    end = EndRule("sampled", None, 3.0)
+    parameters, start = candidates(3), starts(4)
+    result = PopulationRollout(TASK, memory, end, expected=True)(
+        parameters, start, seed=5, horizon=12
+    )
+    for row, candidate in enumerate(parameters):
+        total, length = python_loop(memory, candidate, start, seed=5, horizon=12, end=end)
+        np.testing.assert_allclose(result.lengths[row], length, atol=13 * population.ENDED)
+        np.testing.assert_allclose(result.returns[row], total, atol=13 * population.ENDED)
+    assert np.ptp(result.lengths) > 0.1
+
+
+@pytest.mark.parametrize("rule", ["threshold", "never"])
+def test_ends_that_are_certain_are_expected_as_they_come(memory: Memory, rule: str) -> None:
+    end = median_threshold(memory) if rule == "threshold" else NEVER
+    drawn, expected = (
+        PopulationRollout(TASK, memory, end, expected=expected)(
+            candidates(3), starts(8), seed=5, horizon=15
+        )
+        for expected in (False, True)
+    )
+    np.testing.assert_array_equal(drawn.lengths, expected.lengths)
+    np.testing.assert_array_equal(drawn.returns, expected.returns)
 
 
 def test_the_loop_stops_when_every_dream_has_ended(memory: Memory) -> None:

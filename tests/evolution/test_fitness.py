@@ -79,13 +79,14 @@ def test_real_rollouts_are_put_in_their_place(
         return scripted_play(chunk)
 
     monkeypatch.setattr(module.agent, "play", watched)
+    monkeypatch.setattr(module.agent, "ROLLOUTS", 16)
     config = dataclasses.replace(CONFIG, patience=50, horizon=2000)
     models = agent.ModelsAt(tmp_path, "checksum")
     parameters = np.repeat(np.arange(0.0, 70.0, 10.0)[:, np.newaxis], 867, axis=1)
     result = RealFitness(SerialExecutor(), TASK, models, config, seed=9)(parameters, 7)
     np.testing.assert_array_equal(result.returns, np.arange(1.0, 70.0, 10.0))
     assert result.steps == 7 * 3 * 10
-    assert [len(chunk.rollouts) for chunk in chunks] == [16, 5]
+    assert [len(chunk.rollouts) for chunk in chunks] == [11, 10]
     for chunk in chunks:
         assert (chunk.max_steps, chunk.patience, chunk.models) == (1000, 50, models)
         assert not chunk.official_frames

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools import children, until
+from tools import Command, children, until
 
 from wm_tf import agent, storage
 from wm_tf.cluster import dask
@@ -87,6 +87,37 @@ def test_killed_dask_worker(
         "fitness of 128 rollouts bitwise that of local processes, undisturbed and with the kill; "
         "the killed worker's own process gone; the models came once"
     )
+
+
+def test_killed_scheduler(
+    finished: Path, tmp_path: Path, start: Callable[..., Command], seen: Callable[[str], None]
+) -> None:
+    """SIGKILL of the Dask scheduler with chunks under way
+
+    The command ends with one line that says so.
+    """
+    distributed = pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    scheduler = start("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file,
+                      module="distributed.cli.dask_scheduler")  # fmt: skip
+    assert until(file.exists, 60)
+    address = storage.read_json(file)["address"]
+    start(address, "--nthreads", "1", "--no-dashboard", "--local-directory", tmp_path,
+          module="distributed.cli.dask_worker")  # fmt: skip
+    command = start(
+        "evaluate", "car_racing", "--episodes", "64", "--frames", "fast",
+        "--models", finished / "exports", "--executor", "dask", "--scheduler", address,
+    )  # fmt: skip
+    with distributed.Client(address) as client:
+        assert until(lambda: any(client.processing().values()), 120)
+    scheduler.process.kill()
+    began = time.monotonic()
+    status, errors = command.wait(120)
+    assert status == 1
+    assert "Traceback" not in errors
+    last = errors.strip().splitlines()[-1]
+    assert f"the scheduler at {address} is gone" in last
+    seen(f"after {time.monotonic() - began:.0f} s, exit status 1: {last}")
 
 
 def test_command_on_dask(

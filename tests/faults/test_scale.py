@@ -43,7 +43,7 @@ def master_seconds(executor: Executor) -> float:
     """What a chunk costs the master: chunks that only sleep keep no worker busy."""
     parameters = np.zeros(CAR.controller_parameters, np.float32)
     models = agent.ModelsAt(PUBLISHED, "0" * 64)
-    chunks = work(models, agent.ROLLOUTS, SLEEPS, parameters=parameters)
+    chunks = work(models, agent.ROWS, SLEEPS, parameters=parameters)
     map_chunks(executor, sleep, chunks[:SLEEPERS])  # the workers start
     began = time.process_time()
     map_chunks(executor, sleep, chunks)
@@ -57,7 +57,7 @@ def test_scale(seen: Callable[[str], None]) -> None:
     """
     models = agent.ModelsAt(PUBLISHED, manifest.checksum(PUBLISHED / "car_racing"))
     parameters = np.zeros(CAR.controller_parameters, np.float32)
-    chunk = work(models, agent.ROLLOUTS, 1, parameters=parameters)[0]
+    chunk = work(models, agent.ROWS, 1, parameters=parameters)[0]
     there = len(pickle.dumps((agent.play, (chunk,), {})))
     parcels = len(parcel.pack(models.folder, "car_racing"))
     seconds, steps = {}, []

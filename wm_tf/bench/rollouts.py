@@ -51,7 +51,7 @@ def rollouts() -> list[Comparison]:
             )
             used = batched.submit(private_memory).result()
     memory = against_limit(
-        f"private memory of a worker with {agent.ROLLOUTS} car_racing rollouts",
+        f"private memory of a worker with {agent.ROWS} car_racing rollouts",
         "MB",
         [used / MEGABYTE],
         450.0,
@@ -69,7 +69,7 @@ def untrained_models(folder: Path) -> agent.ModelsAt:
     return agent.ModelsAt(folder, manifest.checksum(export_untrained(folder, TASK)))
 
 
-def chunks(models: agent.ModelsAt, count: int, rollouts: int = agent.ROLLOUTS) -> list[agent.Chunk]:
+def chunks(models: agent.ModelsAt, count: int, rollouts: int = agent.ROWS) -> list[agent.Chunk]:
     """Chunks of so many rollouts."""
     work = [
         agent.Rollout(1, (int(Purpose.BENCHMARK), chunk, rollout))
@@ -84,7 +84,7 @@ def play_one_by_one(chunk: agent.Chunk) -> list[agent.Outcome]:
 
     For a worker that plays nothing else.
     """
-    agent.ROLLOUTS = 1
+    agent.ROWS = 1
     return [
         outcome
         for rollout in chunk.rollouts

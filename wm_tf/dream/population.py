@@ -8,6 +8,10 @@ rows; it is drawn once for the R rollouts and not for each of the P candidates.
 M's weights are laid out for the loop: its products are computed in bfloat16 where the processor
 gains from it (states and sums stay float32), and its output columns come component by component.
 
+A dream's end is drawn or, for the fitness of candidates, reckoned with: what comes after a step
+counts by the probability that the dream goes on. That is the mean over all draws, which says more
+about a candidate than one draw does.
+
 The loop is run in segments, and between them the dreams that have ended are left out: where most
 controllers die early, most of the work is theirs who do not.
 """
@@ -21,13 +25,15 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
-from wm_tf.dream.world import has_ended
+from wm_tf.dream.world import end_probability, has_ended
 from wm_tf.models import Memory, controller, lstm, mixture
 from wm_tf.precision import Precision, compute_dtype
 from wm_tf.serving.manifest import EndRule
 
 SEGMENT = 100
 """Steps after which the dreams that have ended are left out."""
+ENDED = 1e-3
+"""A dream that goes on with a smaller probability counts as ended."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class DreamReturns:
     """What P candidates reached in R dreams."""
 
     returns: np.ndarray  # float32 [P, R]
-    lengths: np.ndarray  # int32 [P, R], steps until the dream ended
+    lengths: np.ndarray  # float32 [P, R], steps until the dream ended, or their expectation
 
 
 class _Rows(NamedTuple):
@@ -57,9 +63,9 @@ class _Rows(NamedTuple):
     latent: tf.Tensor  # [B, Z]
     h: tf.Tensor  # [B, H]
     c: tf.Tensor  # [B, H]
-    alive: tf.Tensor  # bool [B]
+    alive: tf.Tensor  # probability that the dream goes on, [B]; 0 or 1 where ends are drawn
     total: tf.Tensor  # return so far, [B]
-    length: tf.Tensor  # steps so far, int32 [B]
+    length: tf.Tensor  # steps so far, [B]
 
 
 class _Weights(NamedTuple):
@@ -94,15 +100,23 @@ class PopulationRollout:
       memory: M.
       end: how a dream ends.
       precision: of the matrix products.
+      expected: ends are not drawn: returns and lengths are their expectations over all draws, given
+        the latents' noise.
     """
 
     def __init__(
-        self, task: Task, memory: Memory, end: EndRule, precision: Precision = "float32"
+        self,
+        task: Task,
+        memory: Memory,
+        end: EndRule,
+        precision: Precision = "float32",
+        expected: bool = False,
     ) -> None:
         self._task = task
         self._memory = memory
         self._dtype = compute_dtype(precision)
         self._end = end
+        self._expected = expected
         self._run = tf.function(self._segment, input_signature=self._signature())
 
     def __call__(
@@ -127,7 +141,7 @@ class PopulationRollout:
         """
         population, rollouts = len(parameters), len(starts.latent)
         returns = np.zeros(population * rollouts, np.float32)
-        lengths = np.zeros(population * rollouts, np.int32)
+        lengths = np.zeros(population * rollouts, np.float32)
         rows = self._all_rows(parameters, starts, self._dropout_mask(rollouts, seed, dropout))
         places = np.arange(population * rollouts)  # of the rows in the results
         for first in range(0, horizon, SEGMENT):
@@ -142,7 +156,7 @@ class PopulationRollout:
                 )
             )
             returns[places], lengths[places] = rows.total.numpy(), rows.length.numpy()
-            alive = np.flatnonzero(rows.alive.numpy())
+            alive = np.flatnonzero(rows.alive.numpy() >= ENDED)
             if len(alive) == 0:
                 break
             if len(alive) < len(places):
@@ -167,9 +181,9 @@ class PopulationRollout:
             latent=spread(starts.latent),
             h=spread(starts.h),
             c=spread(starts.c),
-            alive=tf.fill([count], True),
+            alive=tf.ones([count]),
             total=tf.zeros([count]),
-            length=tf.zeros([count], tf.int32),
+            length=tf.zeros([count]),
         )
 
     def _dropout_mask(self, rollouts: int, seed: int, dropout: float) -> tf.Tensor:
@@ -187,9 +201,9 @@ class PopulationRollout:
             "latent": ([task.latent_size], tf.float32),
             "h": ([task.hidden_size], tf.float32),
             "c": ([task.hidden_size], tf.float32),
-            "alive": ([], tf.bool),
+            "alive": ([], tf.float32),
             "total": ([], tf.float32),
-            "length": ([], tf.int32),
+            "length": ([], tf.float32),
         }
         rows = {
             name: tf.TensorSpec([None, *shape], kind) for name, (shape, kind) in columns.items()
@@ -229,18 +243,22 @@ class PopulationRollout:
                 tf.gather(uniform, rollout),
                 tf.gather(normal, rollout),
             )
-            total += tf.where(alive, reward[:, 0], 0.0)
-            length += tf.cast(alive, tf.int32)
-            # Beside the noise of the latents, whose second seeds are 0 and above.
-            draw = tf.stack([seed, -2 - t])
-            uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
+            total += tf.math.multiply_no_nan(reward[:, 0], alive)
+            length += alive
             done_probability = tf.sigmoid(done_logit[:, 0])
-            alive &= ~has_ended(self._end, done_probability, tf.gather(uniform, rollout))
+            if self._expected:
+                alive *= 1.0 - end_probability(self._end, done_probability)
+            else:
+                # Beside the noise of the latents, whose second seeds are 0 and above.
+                draw = tf.stack([seed, -2 - t])
+                uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
+                ended = has_ended(self._end, done_probability, tf.gather(uniform, rollout))
+                alive *= 1.0 - tf.cast(ended, tf.float32)
             return t + 1, latent, h, c, alive, total, length
 
         names = ("latent", "h", "c", "alive", "total", "length")
         _, *following = tf.while_loop(
-            lambda t, latent, h, c, alive, *_: (t < last) & tf.reduce_any(alive),
+            lambda t, latent, h, c, alive, *_: (t < last) & (tf.reduce_max(alive) >= ENDED),
             step,
             (first, *(rows[name] for name in names)),
         )

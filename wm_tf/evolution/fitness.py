@@ -25,7 +25,7 @@ class Fitness(NamedTuple):
     """What a generation reached."""
 
     returns: np.ndarray  # [P], mean over the rollouts
-    steps: int  # in all rollouts together
+    steps: int  # in all rollouts together; in dreams, as many as are expected to be lived
 
 
 FitnessFunction = Callable[[np.ndarray, int], Fitness]

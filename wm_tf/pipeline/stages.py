@@ -142,14 +142,16 @@ def controller_round(
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
 
-def dream_fitness(run: Run, config: ControllerConfig, seed: int) -> DreamFitness:
-    """Fitness in the dream of the run's exports."""
+def dream_fitness(
+    run: Run, config: ControllerConfig, seed: int, expected: bool = True
+) -> DreamFitness:
+    """Fitness in the dream of the run's exports; see `PopulationRollout` for `expected`."""
     task, models = run.config.task, exported_models(run)
     folder = models.folder / task.name
     _, memory, _ = load_keras(models.folder, task.name)
     end = manifest.EndRule.of(manifest.read(folder, task.name))
     starts = InitialLatents.read(folder, task)
-    rollout = PopulationRollout(task, memory, end, config.precision)
+    rollout = PopulationRollout(task, memory, end, config.precision, expected)
     return DreamFitness(task, rollout, starts, config, seed)
 
 

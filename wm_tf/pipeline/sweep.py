@@ -89,7 +89,9 @@ def _scored(
 ) -> Line:
     task, seed = run.config.task, run.config.seed
     many = dataclasses.replace(config, rollouts=episodes, horizon=task.max_steps, dropout=0.0)
-    dreams = dream_fitness(run, many, seed).dreams(parameters[np.newaxis], Purpose.EVALUATION, 0)
+    dreams = dream_fitness(run, many, seed, expected=False).dreams(
+        parameters[np.newaxis], Purpose.EVALUATION, 0
+    )
     models = exported_models(run)
     actual = real_returns(
         executor, task, models, parameters,
