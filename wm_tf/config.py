@@ -200,7 +200,7 @@ class MemoryConfig:
             )
 
 
-_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights"}
+_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights", "components": 0}
 """Hyper-parameters that the records of older runs do not name, and what these runs had."""
 
 
@@ -221,6 +221,8 @@ class ControllerConfig:
     search: Search = "weights"
     """What evolves: all weights, or a gain and an offset of each action of the controller it
     begins with, for which few real rollouts suffice."""
+    components: int = 0
+    """Principal components of what C sees along which actuators change its actions too."""
     population: int = 64
     rollouts: int = 8
     """Rollouts per candidate; its fitness is their mean return."""
@@ -246,6 +248,10 @@ class ControllerConfig:
         _check(self, positive=positive, below_one=("dropout",))
         if self.population < 4:
             raise UserError(f"--population: expected at least 4, got {self.population}")
+        if self.components and self.search == "weights":
+            raise UserError(
+                f"--components: expected 0 without --search actuators, got {self.components}"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from wm_tf import storage
 from wm_tf.config import ControllerConfig, get_task
 from wm_tf.errors import DamagedFile, RunFailed
 from wm_tf.evolution.fitness import Fitness
+from wm_tf.evolution.space import Weights
 from wm_tf.evolution.train import Evolved, evolve
 
 TASK = get_task("take_cover")
@@ -41,8 +42,8 @@ def select(parameters: np.ndarray) -> np.ndarray:
 
 def run(folder: Path, config: ControllerConfig = CONFIG, **changes: Any) -> Evolved:
     arguments = {
-        "fitness": quadratic, "select": select, "initial": np.full(6, 0.1), "task": TASK, "seed": 3,
-        "path": folder / "controller.npz", "logs": folder / "logs", "facts": {"env": "dream"},
+        "fitness": quadratic, "select": select, "space": Weights(np.full(6, 0.1)),
+        "task": TASK, "seed": 3, "path": folder / "controller.npz", "logs": folder / "logs", "facts": {"env": "dream"},
         **changes,
     }  # fmt: skip
     return evolve(config=config, **arguments)

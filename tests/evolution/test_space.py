@@ -10,7 +10,7 @@ import pytest
 from wm_tf.config import ControllerConfig, get_task
 from wm_tf.errors import UserError
 from wm_tf.evolution.fitness import Fitness
-from wm_tf.evolution.space import Actuators, Weights
+from wm_tf.evolution.space import Actuators, Weights, check_space
 from wm_tf.evolution.train import Evolved, evolve
 from wm_tf.models import controller
 
@@ -46,15 +46,43 @@ def test_many_points_are_the_same_as_each_alone() -> None:
         np.testing.assert_array_equal(space.parameters(point), parameters)
 
 
-def test_a_controller_without_bias_has_no_offsets() -> None:
-    task = get_task("take_cover")
-    with pytest.raises(UserError, match="no bias"):
-        Actuators(task, np.zeros(task.controller_parameters))
+@pytest.mark.parametrize(
+    ("task", "initial", "components", "reason"),
+    [
+        ("take_cover", 1.0, 0, "no bias"),
+        ("car_racing", 0.0, 0, "a controller to begin with, got none"),
+        ("car_racing", 1.0, 289, "--components: expected at most 288, got 289"),
+    ],
+)
+def test_a_space_that_a_controller_does_not_have_is_refused(
+    task: str, initial: float, components: int, reason: str
+) -> None:
+    config = ControllerConfig(search="actuators", components=components)
+    with pytest.raises(UserError, match=reason):
+        check_space(config, get_task(task), np.full(TASK.controller_parameters, initial))
 
 
-def test_there_is_something_to_scale() -> None:
-    with pytest.raises(UserError, match="a controller to begin with, got none"):
-        Actuators(TASK, np.zeros(TASK.controller_parameters))
+def test_components_are_of_the_actuators() -> None:
+    with pytest.raises(UserError, match="expected 0 without --search actuators, got 3"):
+        ControllerConfig(components=3)
+
+
+SEEN = RANDOM.normal(size=(400, 20)) @ RANDOM.normal(size=(20, TASK.controller_inputs)) + 3.0
+
+
+def test_components_are_features_of_unit_variance_that_actions_follow() -> None:
+    space = Actuators(TASK, INITIAL, SEEN, components=4)
+    np.testing.assert_allclose(space.parameters(space.start), INITIAL, rtol=1e-12)
+    assert space.start.shape == (3 * (2 + 4),)
+    follow = np.zeros((3, 4))
+    follow[1, 2], follow[2, 0] = 0.7, -0.2
+    parameters = space.parameters(np.concatenate([np.zeros(6), follow.ravel()]))
+    change = (
+        drive(parameters, SEEN[:, np.newaxis])[:, 0] - drive(INITIAL, SEEN[:, np.newaxis])[:, 0]
+    )
+    np.testing.assert_allclose(change.mean(axis=0), 0.0, atol=1e-9)
+    np.testing.assert_allclose(change.std(axis=0), [0.0, 0.7, 0.2], rtol=1e-9)
+    assert abs(np.corrcoef(change[:, 1], change[:, 2])[0, 1]) < 1e-9  # other components
 
 
 def near_point(candidates: np.ndarray, generation: int) -> Fitness:
@@ -67,7 +95,7 @@ def run(folder: Path, generations: int) -> Evolved:
     return evolve(
         near_point,
         lambda parameters: near_point(parameters[np.newaxis], 0).returns,
-        INITIAL,
+        Actuators(TASK, INITIAL),
         ControllerConfig(generations=generations, search="actuators", population=8, sigma=0.2),
         task=TASK, seed=3, path=folder / "controller.npz", logs=folder / "logs", facts={},
     )  # fmt: skip

@@ -1,6 +1,7 @@
-"""What CMA-ES searches: every weight of a controller, or how strongly it uses each action.
+"""What CMA-ES searches: every weight of a controller, or how it uses each action.
 
-A fitness of few real rollouts is mostly noise. It shows the way among six numbers, not among 867.
+A fitness of few real rollouts is mostly noise. It shows the way among six numbers or some dozens,
+not among 867.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wm_tf.config import Search, Task
+from wm_tf.config import ControllerConfig, Task
 from wm_tf.errors import UserError
 
 
@@ -34,36 +35,81 @@ class Weights:
 
 
 class Actuators:
-    """A gain and an offset of each action before it is squashed, D = 2 A.
+    """A gain and an offset of each action before it is squashed, and how it follows P features.
 
-        action_i = squash(exp(g_i) (w_i [z, h] + b_i) + o_i),   point = (g_1 .. g_A, o_1 .. o_A)
+        action_i = squash(exp(g_i) (w_i x + b_i) + o_i + sum_j m_ij p_j(x)),   x = [z, h]
+
+    A point is (g_1 .. g_A, o_1 .. o_A, m_11 .. m_AP), D = (2 + P) A. The features p_j are what C
+    sees along its P principal components, with mean 0 and variance 1.
 
     Args:
       task: whose controller it is.
-      initial: parameters [N] of the controller whose actions are scaled and moved.
-
-    Raises:
-      UserError: the task's controller has no bias, which an offset would have to be, or `initial`
-        is zero.
+      initial: parameters [N] of the controller whose actions are changed.
+      seen: what C sees at some moments, [M, F], of which the components are; None: P = 0.
+      components: P, at most M and F.
     """
 
-    def __init__(self, task: Task, initial: np.ndarray) -> None:
-        if not task.controller_has_bias:
-            raise UserError(f"--search actuators: the controller of {task.name} has no bias")
-        if not np.any(initial):
-            raise UserError("--search actuators: expected a controller to begin with, got none")
+    def __init__(
+        self,
+        task: Task,
+        initial: np.ndarray,
+        seen: np.ndarray | None = None,
+        components: int = 0,
+    ) -> None:
         self._actions = task.action_size
         self._initial = np.asarray(initial, np.float64)
-        self.start = np.zeros(2 * self._actions)
+        self._center, self._directions = _components(task, seen, components)
+        self.start = np.zeros((2 + components) * self._actions)
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
-        gain = np.exp(points[..., : self._actions])
-        kernel = self._initial[: -self._actions].reshape(self._actions, -1)
-        scaled = gain[..., np.newaxis] * kernel
-        bias = gain * self._initial[-self._actions :] + points[..., self._actions :]
-        return np.concatenate([scaled.reshape(*points.shape[:-1], -1), bias], axis=-1)
+        actions = self._actions
+        gain = np.exp(points[..., :actions])
+        follow = points[..., 2 * actions :].reshape(*points.shape[:-1], actions, -1)
+        change = follow @ self._directions
+        kernel = self._initial[:-actions].reshape(actions, -1)
+        kernel = gain[..., np.newaxis] * kernel + change
+        bias = gain * self._initial[-actions:] + points[..., actions : 2 * actions]
+        bias = bias - change @ self._center
+        return np.concatenate([kernel.reshape(*points.shape[:-1], -1), bias], axis=-1)
 
 
-def make_space(search: Search, task: Task, initial: np.ndarray) -> Space:
-    """The space of that name around a controller's parameters [N]."""
-    return Weights(initial) if search == "weights" else Actuators(task, initial)
+def _components(
+    task: Task, seen: np.ndarray | None, components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(mean [F], [P, F]) of which the product with x - mean has mean 0 and variance 1."""
+    if seen is None:
+        return np.zeros(task.controller_inputs), np.zeros((0, task.controller_inputs))
+    center = seen.mean(axis=0, dtype=np.float64)
+    _, values, directions = np.linalg.svd(seen - center, full_matrices=False)
+    deviations = values[:components, np.newaxis] / np.sqrt(len(seen))
+    return center, directions[:components] / deviations
+
+
+def check_space(config: ControllerConfig, task: Task, initial: np.ndarray) -> None:
+    """Raises UserError where a task's controller has no such space around `initial`, [N]."""
+    if config.search == "weights":
+        return
+    if not task.controller_has_bias:  # which an offset would have to be
+        raise UserError(f"--search actuators: the controller of {task.name} has no bias")
+    if not np.any(initial):
+        raise UserError("--search actuators: expected a controller to begin with, got none")
+    if config.components > task.controller_inputs:
+        raise UserError(
+            f"--components: expected at most {task.controller_inputs}, got {config.components}"
+        )
+
+
+def make_space(
+    config: ControllerConfig, task: Task, initial: np.ndarray, seen: np.ndarray | None = None
+) -> Space:
+    """The space that a configuration names around a controller's parameters [N].
+
+    Args:
+      config: its `search` and `components`.
+      task: whose controller it is.
+      initial: its parameters [N].
+      seen: what C sees at some moments, [M, F]; needed for components.
+    """
+    if config.search == "weights":
+        return Weights(initial)
+    return Actuators(task, initial, seen, config.components)

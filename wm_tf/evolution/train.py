@@ -20,7 +20,7 @@ from wm_tf import storage
 from wm_tf.config import ControllerConfig, Task, completed
 from wm_tf.errors import DamagedFile
 from wm_tf.evolution.fitness import FitnessFunction
-from wm_tf.evolution.space import Space, make_space
+from wm_tf.evolution.space import Space, Weights
 from wm_tf.evolution.strategy import Strategy
 from wm_tf.progress import Progress
 from wm_tf.training.fit import Log
@@ -58,7 +58,7 @@ class Evolved:
 def evolve(
     fitness: FitnessFunction,
     select: Select,
-    initial: np.ndarray,
+    space: Space,
     config: ControllerConfig,
     *,
     task: Task,
@@ -72,7 +72,7 @@ def evolve(
     Args:
       fitness: of a generation's candidates.
       select: scores a mean on the selection seeds.
-      initial: parameters [N] to begin with.
+      space: what is searched, around the controller to begin with.
       config: sizes and intervals.
       task: whose controller it is.
       seed: of the run.
@@ -85,7 +85,7 @@ def evolve(
       RunFailed: a fitness is not finite.
     """
     facts = {**facts, "task": task.name, "config": _identity(config)}
-    space = make_space(config.search, task, initial)
+    initial = space.parameters(space.start)
     evolved = _load(path, space, task, facts) if path.exists() else None
     if evolved is None:
         strategy = Strategy(space.start, config.sigma, config.population, seed)
@@ -131,7 +131,7 @@ def save_initial(
 ) -> None:
     """Writes the state of an evolution without generations, whose result is `parameters` [N]."""
     strategy = Strategy(parameters, config.sigma, config.population, seed)
-    evolved = Evolved(strategy, make_space("weights", task, parameters), strategy.mean, [])
+    evolved = Evolved(strategy, Weights(parameters), strategy.mean, [])
     _save(path, evolved, {**facts, "task": task.name, "config": _identity(config)})
 
 

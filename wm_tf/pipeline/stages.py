@@ -17,7 +17,7 @@ from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
 from wm_tf.dream.population import PopulationRollout
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
-from wm_tf.evolution.space import make_space
+from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_parameters, networks
@@ -104,7 +104,7 @@ def controller_round(
         initial = last_parameters(run, round_index, env)
     if initial is None:
         initial = np.zeros(task.controller_parameters)
-    make_space(config.search, task, initial)  # refuses before anything is done
+    check_space(config, task, initial)  # before anything is done
     inputs = {
         **identity(config, "generations"),
         "env": env,
@@ -116,6 +116,7 @@ def controller_round(
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, last_parameters(run, round_index, env))
         models = exported_models(run)
+        space = make_space(config, task, initial, _seen(run))
         evolved = evolve(
             _fitness(run, executor, round_index, config, env),
             lambda parameters: real_returns(
@@ -126,7 +127,7 @@ def controller_round(
                 seed=seed,
                 episodes=config.selection_episodes,
             ),
-            initial,
+            space,
             config,
             task=task,
             seed=_round_seed(run, Purpose.EVOLUTION, round_index),
@@ -153,6 +154,17 @@ def dream_fitness(
     starts = InitialLatents.read(folder, task)
     rollout = PopulationRollout(task, memory, end, config.precision, expected)
     return DreamFitness(task, rollout, starts, config, seed)
+
+
+def _seen(run: Run) -> np.ndarray | None:
+    """What a controller sees at the later moments at which the exports' dreams start: [M, F]."""
+    task = run.config.task
+    starts = InitialLatents.read(exported_models(run).folder / task.name, task)
+    if starts.h is None or starts.c is None:
+        return None
+    later = starts.h.any(axis=1)
+    parts = [starts.mean, starts.h, starts.c][: 3 if task.controller_reads_cell else 2]
+    return np.concatenate([part[later] for part in parts], axis=1)
 
 
 def _fitness(
