@@ -43,8 +43,8 @@ def select(parameters: np.ndarray) -> np.ndarray:
 def run(folder: Path, config: ControllerConfig = CONFIG, **changes: Any) -> Evolved:
     arguments = {
         "fitness": quadratic, "select": select, "space": Weights(np.full(6, 0.1)),
-        "task": TASK, "seed": 3, "path": folder / "controller.npz", "logs": folder / "logs", "facts": {"env": "dream"},
-        **changes,
+        "task": TASK, "seed": 3, "facts": {"env": "dream"},
+        "path": folder / "controller.npz", "logs": folder / "logs", **changes,
     }  # fmt: skip
     return evolve(config=config, **arguments)
 

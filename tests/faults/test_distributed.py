@@ -98,8 +98,10 @@ def test_killed_scheduler(
     """
     distributed = pytest.importorskip("distributed")
     file = tmp_path / "scheduler.json"
-    scheduler = start("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file,
-                      module="distributed.cli.dask_scheduler")  # fmt: skip
+    scheduler = start(
+        "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file,
+        module="distributed.cli.dask_scheduler",
+    )  # fmt: skip
     assert until(file.exists, 60)
     address = storage.read_json(file)["address"]
     start(address, "--nthreads", "1", "--no-dashboard", "--local-directory", tmp_path,
