@@ -1,0 +1,28 @@
+"""The committed controllers play as well as their cards say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wm_tf.evaluate import evaluate
+from wm_tf.execution import LocalExecutor
+from wm_tf.serving import manifest
+
+MODELS = Path(__file__).parents[1] / "saved_models"
+
+
+@pytest.mark.parametrize(("task", "episodes"), [("car_racing", 8), ("take_cover", 16)])
+def test_a_controller_reaches_the_score_of_its_card(task: str, episodes: int) -> None:
+    """On the first seeds of that score, up to three standard errors of so few episodes."""
+    if task == "take_cover":
+        pytest.importorskip("vizdoom")
+    score = manifest.read(MODELS / task, task)["scores"][-1]
+    with LocalExecutor(2, timeout=600) as executor:
+        played = evaluate(
+            executor, task, MODELS, env="real", episodes=episodes, seed=score["seed"], frames="fast"
+        )
+    floor = score["mean"] - 3.0 * score["std"] / np.sqrt(episodes)
+    assert played["mean"] > floor, f"{played['mean']:.0f} on {episodes} seeds, floor {floor:.0f}"
