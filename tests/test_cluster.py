@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,26 @@ def test_workers_that_cannot_be_counted_end_the_run_in_a_line() -> None:
     executor = RemoteExecutor(SerialExecutor(), workers=lost)
     with pytest.raises(RunFailed, match="the executor does not answer: Timed out trying"):
         agent.chunk_size(16, executor)
+
+
+def test_what_is_under_way_ends_when_the_executor_is_lost() -> None:
+    there: Future[object] = Future()
+    executor = RemoteExecutor(Unanswered(there), timeout=60)
+    threading.Timer(0.2, executor.lose, [RunFailed("the scheduler is gone")]).start()
+    chunk = agent.Chunk("car_racing", (agent.Rollout(1, (1,)),), 3)
+    with pytest.raises(RunFailed, match=r"^the scheduler is gone$"):
+        map_chunks(executor, fail, [chunk])
+    there.set_result(([], []))  # a reply that comes too late is nobody's
+
+
+class Unanswered(Executor):
+    """Takes calls, and gives them a future that someone else may fulfil."""
+
+    def __init__(self, reply: Future[object]) -> None:
+        self._reply = reply
+
+    def submit(self, *_: object) -> Future[object]:  # type: ignore[override]
+        return self._reply
 
 
 class Trouble(Exception):

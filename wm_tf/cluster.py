@@ -60,6 +60,7 @@ class RemoteExecutor(Executor):
         self._share = share
         self._workers = workers
         self._under_way: set[_Delivery] = set()
+        self._lost: RunFailed | None = None
 
     @property
     def workers(self) -> int:
@@ -70,7 +71,9 @@ class RemoteExecutor(Executor):
             raise RunFailed(f"the executor does not answer: {error}") from error
 
     def submit(self, function: Play, chunk: agent.Chunk, /) -> Future[Any]:  # type: ignore[override]
-        """Schedules `function(chunk)`."""
+        """Schedules `function(chunk)`; raises RunFailed once the executor is lost."""
+        if self._lost is not None:
+            raise self._lost
         models = None
         if self._share is not None and chunk.models is not None:
             models = self._share(chunk.models, chunk.task)
@@ -81,7 +84,8 @@ class RemoteExecutor(Executor):
         return delivery
 
     def lose(self, error: RunFailed) -> None:
-        """Ends what is under way with an error: nothing will come any more."""
+        """Ends what is under way with an error: nothing will come any more, and nothing goes."""
+        self._lost = error
         for delivery in list(self._under_way):
             delivery.lose(error)
 
