@@ -98,7 +98,7 @@ def combine(
     human = _hands_to_action(task, hands, last, seconds)
     if wish is None or driver is Driver.HUMAN:
         return Drive(human, np.ones(task.action_size, bool))
-    held = _held_axes(task, hands)  # take_cover has no pedals
+    held = held_axes(task, hands)
     by_human = np.full_like(held, held.any()) if driver is Driver.CONTROLLER else held
     return Drive(np.where(by_human, human, wish).astype(np.float32), by_human)
 
@@ -110,7 +110,8 @@ def clip(task: Task, action: np.ndarray) -> np.ndarray:
     return np.clip(action, low, high).astype(np.float32)
 
 
-def _held_axes(task: Task, hands: Hands) -> np.ndarray:
+def held_axes(task: Task, hands: Hands) -> np.ndarray:
+    """Which components of a task's action a person holds, bool [A]; take_cover has no pedals."""
     wheel = hands.steer is not None
     pedals = hands.gas is not None or hands.brake is not None
     return np.array([wheel if axis.name == "steer" else pedals for axis in AXES[task.name]])

@@ -160,7 +160,7 @@ class Session:
         """
         if self.ended:
             return False
-        if hands.on:
+        if driving.held_axes(self.world.task, hands).any():
             self._diverge()
         if self.history.has_future and not self._new_future:
             return self.history.move(1)

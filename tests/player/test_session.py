@@ -93,6 +93,18 @@ def test_the_same_action_after_a_rewind_meets_the_same_chance(world):
     np.testing.assert_array_equal(run(session, 5, RIGHT), frames[5:])
 
 
+def test_a_key_that_the_task_does_not_know_begins_no_new_future(fake_world):
+    """take_cover has no gas."""
+    session = Session(fake_world(task_name="take_cover"))
+    frames = run(session, 10)
+    session.rewinding = True
+    run(session, 5)
+    session.rewinding = False
+    np.testing.assert_array_equal(run(session, 5, Hands(gas=1.0)), frames[5:])
+    assert not session.history.has_future
+    assert session.history.last_place == 10
+
+
 @pytest.mark.parametrize("command", [Command.WARMER, Command.COOLER, Command.NEXT_DRIVER])
 def test_what_changes_the_dream_begins_a_new_future_after_a_rewind(world, command):
     session = Session(world)
