@@ -182,7 +182,7 @@ def test_models_without_a_controller_are_bad_input(
     monkeypatch: pytest.MonkeyPatch, models_at: ModelsAt, keras_models: dict[str, Any]
 ) -> None:
     without = (keras_models["vision"], keras_models["memory"], None)
-    monkeypatch.setattr(agent, "_models", lambda *_: without)
+    monkeypatch.setattr(agent, "load_models", lambda *_: without)
     with pytest.raises(UserError, match="there is no controller of car_racing"):
         play(controlled(models_at, None))
     play(controlled(models_at, None, parameters=np.zeros(867)))  # brings its own

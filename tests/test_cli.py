@@ -97,6 +97,7 @@ def test_an_unknown_flag_is_refused(capsys: Capture, run: Path) -> None:
         ("collect", "--noise", "nan", "at least 0"),
         ("collect", "--workers", "0", "at least 1"),
         ("collect", "--timeout", "0", "a number of seconds above 0"),
+        ("collect", "--timeout", "nan", "a number of seconds above 0"),
         ("collect", "--quiet-fraction", "1.5", "at most 1"),
         ("collect", "--round", "-1", "at least 0"),
         ("collect", "--seed", "-1", "at least 0"),

@@ -71,7 +71,7 @@ def test_models_come_to_a_worker_that_has_no_such_folder(
     packed = parcel.pack(gone, "car_racing")
     shutil.rmtree(gone)
     work = agent.chunks(
-        [agent.Rollout(1, (2, 0, index)) for index in range(2)],
+        [agent.Rollout(1, (2, 0, index)) for index in range(2)], 2,
         task="car_racing", max_steps=4, models=models,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as there:
@@ -145,24 +145,32 @@ def test_workers_that_cannot_be_counted_end_the_run_in_a_line() -> None:
         agent.chunk_size(16, executor)
 
 
-def test_what_is_under_way_ends_when_the_executor_is_lost() -> None:
-    there: Future[object] = Future()
-    executor = RemoteExecutor(Unanswered(there), timeout=60)
+def test_what_is_under_way_ends_when_the_executor_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    there = Unanswered()
+    executor = RemoteExecutor(there, timeout=60)
     threading.Timer(0.2, executor.lose, [RunFailed("the scheduler is gone")]).start()
     chunk = agent.Chunk("car_racing", (agent.Rollout(1, (1,)),), 3)
     with pytest.raises(RunFailed, match=r"^the scheduler is gone$"):
-        map_chunks(executor, fail, [chunk])
-    there.set_result(([], []))  # a reply that comes too late is nobody's
+        map_chunks(executor, fail, [chunk] * 3)
+    with pytest.raises(RunFailed, match=r"^the scheduler is gone$"):
+        executor.submit(fail, chunk)
+    for reply in there.replies:
+        if not reply.cancelled():
+            reply.set_result(([], []))  # it comes too late and is nobody's
+    assert not caplog.records
 
 
 class Unanswered(Executor):
-    """Takes calls, and gives them a future that someone else may fulfil."""
+    """Takes calls, and gives them futures that someone else may fulfil."""
 
-    def __init__(self, reply: Future[object]) -> None:
-        self._reply = reply
+    def __init__(self) -> None:
+        self.replies: list[Future[object]] = []
 
     def submit(self, *_: object) -> Future[object]:  # type: ignore[override]
-        return self._reply
+        self.replies.append(Future())
+        return self.replies[-1]
 
 
 class Trouble(Exception):
@@ -195,8 +203,8 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("rollouts", "workers", "size"),
     [
-        (1024, 1, 64),
-        (200, 2, 50),
+        (1024, 1, 32),
+        (200, 2, 25),
         (1024, 64, 16),
         (1024, 100, 11),
         (1024, 1000, 2),

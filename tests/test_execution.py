@@ -1,7 +1,6 @@
 """Chunks survive what happens to processes. Real processes are killed, stopped and hung here."""
 
 import contextlib
-import hashlib
 import os
 import random
 import signal
@@ -21,7 +20,6 @@ from wm_tf.errors import DamagedFile, RunFailed, UserError
 from wm_tf.execution import (
     LocalExecutor,
     SerialExecutor,
-    interruptibly,
     map_chunks,
     run_chunks,
 )
@@ -402,22 +400,6 @@ def test_ctrl_c_ends_parent_and_workers(tmp_path):
         assert messages.count("KeyboardInterrupt") == 1
         assert wait_until(lambda: not family(), 5)
         assert engine_gone(engine)
-
-
-@posix_only
-def test_ctrl_c_does_not_wait_for_native_code():
-    finished = []
-
-    def derive():
-        finished.append(hashlib.pbkdf2_hmac("sha256", b"secret", b"salt", 5_000_000))
-
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        interruptibly(derive)
-    assert finished == []
-    assert interruptibly(divmod, 7, 2) == (3, 1)
-    with pytest.raises(ZeroDivisionError):
-        interruptibly(divmod, 7, 0)
 
 
 def test_an_exception_kills_what_runs_and_cancels_the_rest():

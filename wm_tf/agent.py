@@ -12,7 +12,7 @@ returned by M's step on (z_{t-1}, a_{t-1}).
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ROWS = 16
 """Rows in a network's batch: rollouts that are played at the same time."""
-ROLLOUTS = 64
+ROLLOUTS = 32
 """Rollouts in a chunk, at most: what a worker that dies has to play again."""
 
 
@@ -84,6 +84,20 @@ class Chunk:
     patience: int = 0
     """A rollout is given up after so many steps without a positive reward (0: never)."""
 
+    @property
+    def records(self) -> list[Path]:
+        """Files that it writes."""
+        return [rollout.record for rollout in self.rollouts if rollout.record is not None]
+
+    def recording_at(self, paths: Sequence[Path]) -> Chunk:
+        """The same, with other places for its `records`."""
+        places = iter(paths)
+        rollouts = [
+            rollout if rollout.record is None else dataclasses.replace(rollout, record=next(places))
+            for rollout in self.rollouts
+        ]
+        return dataclasses.replace(self, rollouts=tuple(rollouts))
+
     def __str__(self) -> str:
         keys = ", ".join(str(rollout.key) for rollout in self.rollouts)
         return f"{self.task}: seed {self.rollouts[0].seed}, rollouts {keys}"
@@ -109,7 +123,7 @@ def chunk_size(rollouts: int, executor: Executor) -> int:
     return math.ceil(rollouts / (max(rounds, 1) * workers)) or 1
 
 
-def chunks(rollouts: Sequence[Rollout], size: int = ROWS, **common: Any) -> list[Chunk]:
+def chunks(rollouts: Sequence[Rollout], size: int, **common: Any) -> list[Chunk]:
     """Cuts rollouts into chunks; `common` are the chunks' other fields."""
     return [
         Chunk(rollouts=tuple(rollouts[start : start + size]), **common)
@@ -201,15 +215,16 @@ def play(chunk: Chunk) -> list[Outcome]:
     task = get_task(chunk.task)
     actor = _actor(chunk, task)
     rows = range(min(ROWS, len(chunk.rollouts)))
-    environments = _environments(chunk.task, chunk.official_frames)
-    outcomes: list[Outcome | None] = [None] * len(chunk.rollouts)
+    environments = _environments(chunk.task, chunk.official_frames, ROWS)
+    outcomes: dict[int, Outcome] = {}  # by the place in the chunk
     waiting = iter(enumerate(chunk.rollouts))
     records: dict[int, _Record] = {}  # of the rows, the ended ones too: batches keep their frames
     playing: dict[int, int] = {}  # the place in the chunk of each row's rollout
 
     def begin(row: int) -> None:
         playing.pop(row, None)
-        for place, rollout in itertools.islice(waiting, 1):
+        place, rollout = next(waiting, (0, None))
+        if rollout is not None:
             seed, generator = rollout.streams()
             actor.begin(row, rollout, generator)
             first, _ = environments[row].reset(seed=seed)
@@ -227,7 +242,7 @@ def play(chunk: Chunk) -> list[Outcome]:
                 record.write(chunk.rollouts[place], chunk, task)
                 outcomes[place] = record.outcome()
                 begin(row)
-    return [outcome for outcome in outcomes if outcome is not None]
+    return [outcomes[place] for place in range(len(chunk.rollouts))]
 
 
 class _Record:
@@ -291,20 +306,20 @@ class _Record:
 def _actor(chunk: Chunk, task: Task) -> Actor:
     if chunk.models is None:
         return RandomActor(task)
-    vision, memory, controller = _models(chunk.models, chunk.task)
+    vision, memory, controller = load_models(chunk.models, chunk.task)
     if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
         raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")
     return WorldModelActor(task, vision, memory, controller)
 
 
 @lru_cache(maxsize=2)
-def _environments(task: str, official_frames: bool) -> list[gymnasium.Env]:
+def _environments(task: str, official_frames: bool, count: int) -> list[gymnasium.Env]:
     """This process's environments: made once, because making one takes longer than a reset."""
-    return [task_module(task).make(official_frames=official_frames) for _ in range(ROWS)]
+    return [task_module(task).make(official_frames=official_frames) for _ in range(count)]
 
 
 @lru_cache(maxsize=1)
-def _models(models: ModelsAt, task: str) -> Any:
+def load_models(models: ModelsAt, task: str) -> Any:
     """This process's models, loaded anew only when their checksum changes."""
     import_tensorflow()
     from wm_tf.serving import parcel

@@ -1,4 +1,4 @@
-"""Chunks of rollouts on other machines, through any executor that reaches them.
+"""Chunks of rollouts and of dreams on other machines, through any executor that reaches them.
 
     with dask("tcp://head:8786", timeout=1800) as executor:
         outcomes = map_chunks(executor, agent.play, chunks)
@@ -12,7 +12,6 @@ chunk, and the episodes that are recorded come back with the result and are writ
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import multiprocessing
 import multiprocessing.util
 import tempfile
@@ -20,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wm_tf import agent, storage
 from wm_tf.errors import RunFailed, UserError
@@ -31,7 +30,22 @@ from wm_tf.serving import parcel
 if TYPE_CHECKING:
     from distributed import Client
 
-Play = Callable[[agent.Chunk], list[agent.Outcome]]
+
+class Work(Protocol):
+    """A chunk: small data that says what to compute."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def models(self) -> agent.ModelsAt | None: ...
+    @property
+    def records(self) -> Sequence[Path]:
+        """Files that it writes."""
+
+    def recording_at(self, paths: Sequence[Path]) -> Work:
+        """The same, with other places for its `records`."""
+
+
 Share = Callable[[agent.ModelsAt, str], Any]
 """What to hand to an executor so that a task's models, packed, are at hand where a call is made."""
 
@@ -70,7 +84,7 @@ class RemoteExecutor(Executor):
         except Exception as error:  # each executor has its own for what it has lost
             raise RunFailed(f"the executor does not answer: {error}") from error
 
-    def submit(self, function: Play, chunk: agent.Chunk, /) -> Future[Any]:  # type: ignore[override]
+    def submit(self, function: Callable[[Any], Any], chunk: Work, /) -> Future[Any]:  # type: ignore[override]
         """Schedules `function(chunk)`; raises RunFailed once the executor is lost."""
         if self._lost is not None:
             raise self._lost
@@ -78,9 +92,11 @@ class RemoteExecutor(Executor):
         if self._share is not None and chunk.models is not None:
             models = self._share(chunk.models, chunk.task)
         reply = self._executor.submit(_play_there, function, chunk, models, self._timeout)
-        delivery = _Delivery(reply, chunk)
+        delivery = _Delivery(reply, chunk.records)
         self._under_way.add(delivery)
         delivery.add_done_callback(self._under_way.discard)  # type: ignore[arg-type]
+        if self._lost is not None:  # meanwhile
+            delivery.lose(self._lost)
         return delivery
 
     def lose(self, error: RunFailed) -> None:
@@ -93,10 +109,10 @@ class RemoteExecutor(Executor):
 class _Delivery(Future[Any]):
     """A reply from another machine, done when the episodes in it are written."""
 
-    def __init__(self, reply: Future[Any], chunk: agent.Chunk) -> None:
+    def __init__(self, reply: Future[Any], records: Sequence[Path]) -> None:
         super().__init__()
         self._reply = reply
-        self._records = [rollout.record for rollout in chunk.rollouts if rollout.record is not None]
+        self._records = records
         reply.add_done_callback(self._receive)
 
     def cancel(self) -> bool:
@@ -108,7 +124,7 @@ class _Delivery(Future[Any]):
             self.set_exception(error)
 
     def _receive(self, reply: Future[Any]) -> None:
-        if not self.set_running_or_notify_cancel():
+        if self.done() or not self.set_running_or_notify_cancel():  # done: cancelled, or lost
             return
         try:
             outcomes, episodes = reply.result()
@@ -123,24 +139,15 @@ class _Delivery(Future[Any]):
 
 
 def _play_there(
-    function: Play, chunk: agent.Chunk, models: bytes | None, timeout: float | None
-) -> tuple[list[agent.Outcome], list[bytes]]:
-    """On the other machine: (what the chunk gives, the episodes that it records)."""
+    function: Callable[[Any], Any], chunk: Work, models: bytes | None, timeout: float | None
+) -> tuple[Any, list[bytes]]:
+    """On the other machine: (what the chunk gives, the files that it writes)."""
     if models is not None and chunk.models is not None:
         parcel.unpack(models, chunk.models.checksum)
     with tempfile.TemporaryDirectory(prefix="wm_tf_") as folder:
-        rollouts = [
-            rollout if rollout.record is None
-            else dataclasses.replace(rollout, record=Path(folder) / str(index))
-            for index, rollout in enumerate(chunk.rollouts)
-        ]  # fmt: skip
-        moved = dataclasses.replace(chunk, rollouts=tuple(rollouts))
-        outcomes = _process(timeout).submit(function, moved).result()
-        return outcomes, _contents(rollouts)
-
-
-def _contents(rollouts: Sequence[agent.Rollout]) -> list[bytes]:
-    return [rollout.record.read_bytes() for rollout in rollouts if rollout.record is not None]
+        records = [Path(folder) / str(index) for index in range(len(chunk.records))]
+        result = _process(timeout).submit(function, chunk.recording_at(records)).result()
+        return result, [path.read_bytes() for path in records]
 
 
 _started: dict[float | None, LocalExecutor] = {}

@@ -200,8 +200,8 @@ class MemoryConfig:
             )
 
 
-_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights", "components": 0}
-"""Hyper-parameters that the records of older runs do not name, and what these runs had."""
+_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights", "components": 0, "ends": "drawn"}
+"""What the records of older runs do not name, and what these runs had."""
 
 
 def completed(held: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:

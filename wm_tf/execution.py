@@ -117,23 +117,6 @@ def map_chunks(
     return [results[index] for index in range(len(chunks))]
 
 
-def interruptibly(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-    """Calls a function of native code that would keep Ctrl-C waiting until it returns.
-
-    It runs in a thread of its own, which is left behind if this one is interrupted.
-    """
-    future: Future[Result] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(function(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, name="native call", daemon=True).start()
-    return future.result()
-
-
 class SerialExecutor(Executor):
     """Makes every call at once, in this process: for tests, and to debug a chunk."""
 

@@ -80,6 +80,7 @@ def python_loop(
             alive *= odds / (1.0 + odds) <= end.value
         elif end.rule == "sampled":
             alive *= 1.0 / (1.0 + odds)
+            alive[alive < population.ENDED] = 0.0
     return total, length
 
 
@@ -132,13 +133,14 @@ def test_a_sampled_end_comes_as_often_as_it_is_likely(memory: Memory) -> None:
 def test_expected_returns_are_weighted_by_the_probability_of_each_step(memory: Memory) -> None:
     end = EndRule("sampled", None, 3.0)
     parameters, start = candidates(3), starts(4)
-    result = PopulationRollout(TASK, memory, end, expected=True)(
-        parameters, start, seed=5, horizon=12
-    )
+    rollout = PopulationRollout(TASK, memory, end, expected=True)
+    result = rollout(parameters, start, seed=5, horizon=60)
     for row, candidate in enumerate(parameters):
-        total, length = python_loop(memory, candidate, start, seed=5, horizon=12, end=end)
-        np.testing.assert_allclose(result.lengths[row], length, atol=13 * population.ENDED)
-        np.testing.assert_allclose(result.returns[row], total, atol=13 * population.ENDED)
+        total, length = python_loop(memory, candidate, start, seed=5, horizon=60, end=end)
+        np.testing.assert_allclose(result.lengths[row], length, **TOLERANCE)
+        np.testing.assert_allclose(result.returns[row], total, **TOLERANCE)
+        alone = rollout(candidate[np.newaxis], start, seed=5, horizon=60)
+        np.testing.assert_allclose(alone.returns[0], result.returns[row], **TOLERANCE)
     assert np.ptp(result.lengths) > 0.1
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from wm_tf import agent
 from wm_tf.config import ControllerConfig, get_task
-from wm_tf.dream.population import PopulationRollout
+from wm_tf.evolution import dreams
 from wm_tf.evolution import fitness as module
 from wm_tf.evolution.fitness import DreamFitness, RealFitness, real_returns
-from wm_tf.execution import SerialExecutor
+from wm_tf.execution import LocalExecutor, SerialExecutor
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
-from wm_tf.serving.manifest import EndRule
 
 TASK = get_task("car_racing")
 CONFIG = ControllerConfig(population=4, rollouts=3, horizon=6)
@@ -28,9 +26,9 @@ def candidates(count: int = 4) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def dream(keras_models: dict[str, Any]) -> DreamFitness:
-    rollout = PopulationRollout(TASK, keras_models["memory"], EndRule("never"))
-    return DreamFitness(TASK, rollout, keras_models["initial_latents"], CONFIG, seed=5)
+def dream(saved_models: Path) -> DreamFitness:
+    models = agent.ModelsAt(saved_models, manifest.checksum(saved_models / "car_racing"))
+    return DreamFitness(SerialExecutor(), TASK, models, CONFIG, seed=5)
 
 
 def test_candidates_of_a_generation_share_its_dreams(dream: DreamFitness) -> None:
@@ -58,6 +56,20 @@ def test_a_candidate_is_worth_the_mean_of_its_dreams(dream: DreamFitness) -> Non
     assert one(candidates(), 0).steps == 4 * 6
     assert longer(candidates(), 0).steps == 4 * 7
     assert not np.allclose(one(candidates(), 0).returns, longer(candidates(), 0).returns)
+
+
+def test_a_generations_numbers_do_not_depend_on_how_its_chunks_are_spread(
+    dream: DreamFitness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of two candidates, in two processes, in a thread and together."""
+    monkeypatch.setattr(dreams, "DREAMS", 6)
+    alone = dream(candidates(5), 1)
+    with LocalExecutor(2) as two:
+        np.testing.assert_array_equal(
+            dataclasses.replace(dream, executor=two)(candidates(5), 1).returns, alone.returns
+        )
+    monkeypatch.setattr(dreams, "DREAMS", 256)
+    np.testing.assert_allclose(dream(candidates(5), 1).returns, alone.returns, rtol=1e-4)
 
 
 def scripted_play(chunk: agent.Chunk) -> list[agent.Outcome]:

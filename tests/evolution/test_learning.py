@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from wm_tf import seeding
+from wm_tf.agent import ModelsAt
 from wm_tf.config import ControllerConfig, get_task
+from wm_tf.execution import SerialExecutor
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 
@@ -30,7 +32,8 @@ def gain() -> Callable[[bool], np.ndarray]:
     _, memory, _ = load_keras("saved_models", task.name)
     rollout = PopulationRollout(task, memory, manifest.EndRule("never"))
     starts = InitialLatents.read(folder, task)
-    fitness = DreamFitness(task, rollout, starts, CONFIG, seed=5)
+    models = ModelsAt(folder.parent, manifest.checksum(folder))
+    fitness = DreamFitness(SerialExecutor(), task, models, CONFIG, seed=5)
 
     def score(parameters: np.ndarray) -> np.ndarray:
         stream = seeding.sequence(6, Purpose.EVALUATION, 0)

@@ -85,6 +85,13 @@ def test_components_are_features_of_unit_variance_that_actions_follow() -> None:
     assert abs(np.corrcoef(change[:, 1], change[:, 2])[0, 1]) < 1e-9  # other components
 
 
+@pytest.mark.parametrize("moments", [None, 0, 4])
+def test_there_are_more_moments_than_components(moments: int | None) -> None:
+    seen = None if moments is None else SEEN[:moments]
+    with pytest.raises(UserError, match=f"fewer than the {moments or 0} moments"):
+        Actuators(TASK, INITIAL, seen, components=4)
+
+
 def near_point(candidates: np.ndarray, generation: int) -> Fitness:
     """Best for the controller at POINT."""
     goal = Actuators(TASK, INITIAL).parameters(POINT)

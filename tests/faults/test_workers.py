@@ -216,7 +216,7 @@ class Reversed(Executor):
 def test_workers_and_order(
     models: agent.ModelsAt, tmp_path: Path, seen: Callable[[str], None]
 ) -> None:
-    """1, 2 or 4 workers; any order of completion; chunks of 1 to 16 rollouts
+    """1, 2 or 4 workers; any order of completion; chunks of 1 to 24 rollouts
 
     The same fitness, episodes and scores, bit for bit.
     """
@@ -245,17 +245,17 @@ def test_workers_and_order(
     with LocalExecutor(2) as executor:
         rollouts = [
             agent.Rollout(1, (int(Purpose.FITNESS), 0, index), candidate.astype(np.float32))
-            for index, candidate in enumerate(np.repeat(CANDIDATES, 2, axis=0))
+            for index, candidate in enumerate(np.repeat(CANDIDATES, 3, axis=0))
         ]
         outcomes = {}
-        for size in (16, 5, 1):
+        for size in (24, 16, 5, 1):
             work = agent.chunks(rollouts, size, task="car_racing", max_steps=60, models=models)
             outcomes[size] = [
                 outcome for future in [executor.submit(agent.play, chunk) for chunk in work]
                 for outcome in future.result()
             ]  # fmt: skip
-    assert outcomes[16] == outcomes[5] == outcomes[1]
+    assert outcomes[24] == outcomes[16] == outcomes[5] == outcomes[1]
     seen(
         "fitness (64 rollouts), evaluation scores and the bytes of recorded episodes equal with "
-        "1, 2 and 4 workers, in reversed order, and in chunks of 16, 5 and 1"
+        "1, 2 and 4 workers, in reversed order, and in chunks of 24, 16, 5 and 1"
     )

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
-from wm_tf.dream.world import end_probability, has_ended
+from wm_tf.dream.world import has_ended, without_weight
 from wm_tf.models import Memory, controller, lstm, mixture
 from wm_tf.precision import Precision, compute_dtype
 from wm_tf.serving.manifest import EndRule
@@ -156,7 +156,7 @@ class PopulationRollout:
                 )
             )
             returns[places], lengths[places] = rows.total.numpy(), rows.length.numpy()
-            alive = np.flatnonzero(rows.alive.numpy() >= ENDED)
+            alive = np.flatnonzero(rows.alive.numpy())
             if len(alive) == 0:
                 break
             if len(alive) < len(places):
@@ -246,8 +246,9 @@ class PopulationRollout:
             total += tf.math.multiply_no_nan(reward[:, 0], alive)
             length += alive
             done_probability = tf.sigmoid(done_logit[:, 0])
-            if self._expected:
-                alive *= 1.0 - end_probability(self._end, done_probability)
+            if self._expected and self._end.rule == "sampled":
+                alive *= 1.0 - without_weight(done_probability, self._end.odds_correction)
+                alive = tf.where(alive < ENDED, 0.0, alive)
             else:
                 # Beside the noise of the latents, whose second seeds are 0 and above.
                 draw = tf.stack([seed, -2 - t])
@@ -258,7 +259,7 @@ class PopulationRollout:
 
         names = ("latent", "h", "c", "alive", "total", "length")
         _, *following = tf.while_loop(
-            lambda t, latent, h, c, alive, *_: (t < last) & (tf.reduce_max(alive) >= ENDED),
+            lambda t, latent, h, c, alive, *_: (t < last) & (tf.reduce_max(alive) > 0.0),
             step,
             (first, *(rows[name] for name in names)),
         )

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from wm_tf.errors import UserError
 from wm_tf.serving.load import Models
@@ -119,13 +118,6 @@ def has_ended(end: EndRule, done_probability: Any, uniform: Any) -> Any:
     if end.rule == "sampled":
         return uniform < probability
     return probability < 0.0  # never
-
-
-def end_probability(end: EndRule, done_probability: Any) -> Any:
-    """The probability of `has_ended` over its uniform numbers, a float32 tensor."""
-    if end.rule == "sampled":
-        return without_weight(done_probability, end.odds_correction)
-    return tf.cast(has_ended(end, done_probability, 0.0), tf.float32)
 
 
 def without_weight(done_probability: Any, weight: float) -> Any:

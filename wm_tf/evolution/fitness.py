@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wm_tf import agent, seeding
+from wm_tf import agent
 from wm_tf.config import ControllerConfig, Task
-from wm_tf.dream.population import DreamReturns, PopulationRollout, Starts
-from wm_tf.execution import interruptibly, map_chunks
+from wm_tf.evolution.dreams import dream_all
+from wm_tf.execution import map_chunks
 from wm_tf.seeding import Purpose
-from wm_tf.serving.initial import InitialLatents
 
 
 class Fitness(NamedTuple):
@@ -34,34 +33,28 @@ FitnessFunction = Callable[[np.ndarray, int], Fitness]
 
 @dataclass(frozen=True)
 class DreamFitness:
-    """Rolls a whole generation out in the dream, in one compiled call."""
+    """Dreams with the candidates, in chunks handed to an executor."""
 
+    executor: Executor
     task: Task
-    rollout: PopulationRollout
-    starts: InitialLatents
+    models: agent.ModelsAt
     config: ControllerConfig
     seed: int
 
     def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
-        result = self.dreams(candidates, Purpose.FITNESS, generation)
+        result = dream_all(
+            self.executor,
+            candidates,
+            task=self.task.name,
+            models=self.models,
+            config=self.config,
+            seed=self.seed,
+            purpose=Purpose.FITNESS,
+            generation=generation,
+        )
         # Summed in float64: the candidates' order must not depend on rounding.
         returns = result.returns.astype(np.float64).mean(axis=1)
         return Fitness(returns, int(result.lengths.sum()))
-
-    def dreams(self, candidates: np.ndarray, purpose: Purpose, generation: int) -> DreamReturns:
-        """The candidates' returns in the dreams of a purpose and a generation, [P, R]."""
-        stream = seeding.sequence(self.seed, purpose, generation)
-        generator = np.random.default_rng(stream)
-        start = self.starts.sample(generator, self.config.rollouts, self.task.hidden_size)
-        return interruptibly(  # a large generation takes it many seconds
-            self.rollout,
-            candidates,
-            Starts(*start),
-            seed=seeding.environment_seed(stream),
-            horizon=self.config.horizon,
-            temperature=self.config.temperature,
-            dropout=self.config.dropout,
-        )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,10 @@ class Actuators:
       task: whose controller it is.
       initial: parameters [N] of the controller whose actions are changed.
       seen: what C sees at some moments, [M, F], of which the components are; None: P = 0.
-      components: P, at most M and F.
+      components: P, less than M and at most F.
+
+    Raises:
+      UserError: there are too few moments.
     """
 
     def __init__(
@@ -77,8 +80,14 @@ def _components(
     task: Task, seen: np.ndarray | None, components: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(mean [F], [P, F]) of which the product with x - mean has mean 0 and variance 1."""
-    if seen is None:
+    if components == 0:
         return np.zeros(task.controller_inputs), np.zeros((0, task.controller_inputs))
+    moments = 0 if seen is None else len(seen)
+    if seen is None or moments <= components:
+        raise UserError(
+            f"--components: expected fewer than the {moments} moments of the models' starts, "
+            f"got {components}"
+        )
     center = seen.mean(axis=0, dtype=np.float64)
     _, values, directions = np.linalg.svd(seen - center, full_matrices=False)
     deviations = values[:components, np.newaxis] / np.sqrt(len(seen))
@@ -109,6 +118,9 @@ def make_space(
       task: whose controller it is.
       initial: its parameters [N].
       seen: what C sees at some moments, [M, F]; needed for components.
+
+    Raises:
+      UserError: there are too few moments for the components.
     """
     if config.search == "weights":
         return Weights(initial)

@@ -15,7 +15,6 @@ import numpy as np
 
 from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
-from wm_tf.dream.population import PopulationRollout
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
 from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import evolve
@@ -26,9 +25,7 @@ from wm_tf.pipeline.ends import measure_ends
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
-from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
-from wm_tf.serving.load import load_keras
 from wm_tf.training import checkpoint
 from wm_tf.training.devices import strategy
 from wm_tf.training.fit import Places
@@ -116,7 +113,11 @@ def controller_round(
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, last_parameters(run, round_index, env))
         models = exported_models(run)
-        space = make_space(config, task, initial, _seen(run))
+        seen = _seen(run) if config.components else None
+        # What an evolution's state depends on beside the inputs; another is not gone on with.
+        facts = {"ends": "expected"} if task.mortal and env == "dream" else {}
+        if seen is not None:
+            facts["seen"] = array_digest(seen)
         evolved = evolve(
             _fitness(run, executor, round_index, config, env),
             lambda parameters: real_returns(
@@ -127,13 +128,13 @@ def controller_round(
                 seed=seed,
                 episodes=config.selection_episodes,
             ),
-            space,
+            make_space(config, task, initial, seen),
             config,
             task=task,
             seed=_round_seed(run, Purpose.EVOLUTION, round_index),
             path=path,
             logs=run.logs(name, round_index),
-            facts=inputs,
+            facts={**inputs, **facts},
         )
         if evolved.selections:
             curve = pictures.training_curve(f"{task.name}, {env}", evolved.selections)
@@ -143,37 +144,25 @@ def controller_round(
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
 
-def dream_fitness(
-    run: Run, config: ControllerConfig, seed: int, expected: bool = True
-) -> DreamFitness:
-    """Fitness in the dream of the run's exports; see `PopulationRollout` for `expected`."""
-    task, models = run.config.task, exported_models(run)
-    folder = models.folder / task.name
-    _, memory, _ = load_keras(models.folder, task.name)
-    end = manifest.EndRule.of(manifest.read(folder, task.name))
-    starts = InitialLatents.read(folder, task)
-    rollout = PopulationRollout(task, memory, end, config.precision, expected)
-    return DreamFitness(task, rollout, starts, config, seed)
-
-
 def _seen(run: Run) -> np.ndarray | None:
-    """What a controller sees at the later moments at which the exports' dreams start: [M, F]."""
+    """About what C sees, with V's means, at the moments at which the exports' later dreams start.
+
+    [M, F], or None without such moments.
+    """
     task = run.config.task
     starts = InitialLatents.read(exported_models(run).folder / task.name, task)
-    if starts.h is None or starts.c is None:
+    if starts.h is None:
         return None
     later = starts.h.any(axis=1)
-    parts = [starts.mean, starts.h, starts.c][: 3 if task.controller_reads_cell else 2]
-    return np.concatenate([part[later] for part in parts], axis=1)
+    return np.concatenate([starts.mean[later], starts.h[later]], axis=1)
 
 
 def _fitness(
     run: Run, executor: Executor, round_index: int, config: ControllerConfig, env: Env
 ) -> FitnessFunction:
     seed = _round_seed(run, Purpose.FITNESS, round_index)
-    if env == "dream":
-        return dream_fitness(run, config, seed)
-    return RealFitness(executor, run.config.task, exported_models(run), config, seed)
+    make = DreamFitness if env == "dream" else RealFitness
+    return make(executor, run.config.task, exported_models(run), config, seed)
 
 
 def _training_stage(

@@ -18,13 +18,14 @@ from rich.table import Table
 from wm_tf import storage
 from wm_tf.config import ControllerConfig
 from wm_tf.evaluate import summary
+from wm_tf.evolution.dreams import dream_all
 from wm_tf.evolution.fitness import real_returns
 from wm_tf.evolution.train import read_state
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import last_parameters
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
-from wm_tf.pipeline.stages import controller_round, dream_fitness
+from wm_tf.pipeline.stages import controller_round
 from wm_tf.seeding import Purpose
 
 PAPER = {
@@ -89,10 +90,12 @@ def _scored(
 ) -> Line:
     task, seed = run.config.task, run.config.seed
     many = dataclasses.replace(config, rollouts=episodes, horizon=task.max_steps, dropout=0.0)
-    dreams = dream_fitness(run, many, seed, expected=False).dreams(
-        parameters[np.newaxis], Purpose.EVALUATION, 0
-    )
     models = exported_models(run)
+    dreams = dream_all(
+        executor, parameters[np.newaxis],
+        task=task.name, models=models, config=many, seed=seed,
+        purpose=Purpose.EVALUATION, generation=0, expected=False,
+    )  # fmt: skip
     actual = real_returns(
         executor, task, models, parameters,
         seed=seed, episodes=episodes, purpose=Purpose.EVALUATION,
