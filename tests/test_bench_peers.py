@@ -46,9 +46,13 @@ def test_dreaming_step_by_step_gives_the_populations_returns(
     saved = tf.saved_model.load(str(saved_models / TASK.name / "memory" / "1"))
     parameters, starts = models.candidates(TASK, 2), models.starts(TASK, 3)
     rollout = PopulationRollout(TASK, keras_models["memory"], EndRule("never"))
-    together = rollout(parameters, starts, seed=dream.SEED, horizon=5).returns
+    together = rollout(parameters, starts, seed=5, horizon=5).returns
     by_steps = dream.by_steps(
-        TASK, saved.signatures["dream"], np.repeat(parameters, 3, 0), np.tile(starts.latent, (2, 1))
+        TASK,
+        saved.signatures["dream"],
+        np.repeat(parameters, 3, 0),
+        np.tile(starts.latent, (2, 1)),
+        5,
     )
     np.testing.assert_allclose(by_steps()[:3], together[0], rtol=1e-4, atol=1e-4)
 

@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from wm_tf import seeding
+from wm_tf.agent import ModelsAt
 from wm_tf.bench import models
 from wm_tf.bench.compare import Comparison, Disagreement, Goal, Side, compare, rate
-from wm_tf.config import TASKS, Task
-from wm_tf.dream.population import PopulationRollout
+from wm_tf.config import TASKS, ControllerConfig, Task
+from wm_tf.evolution.dreams import dream_all
+from wm_tf.execution import LocalExecutor
 from wm_tf.models import controller
 from wm_tf.precision import Precision, bfloat16_is_fast
 from wm_tf.seeding import Purpose, generator
+from wm_tf.serving import manifest
 from wm_tf.serving.contract import VERSION
-from wm_tf.serving.manifest import EndRule
+from wm_tf.serving.initial import InitialLatents
 
 POPULATION = 64
 ROLLOUTS = 16
 HORIZON = 50
+WORKERS = 2
+TIMEOUT = 600.0
 SEED = 1
 SIDE = 2048
 """Of the large matrix product."""
@@ -31,38 +37,79 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.1}
 """Of most returns, in their standard deviations."""
 
 
+class Dreamer:
+    """Dreams of untrained models that never end, in processes as a generation's are.
+
+    with Dreamer(task) as dreamer:
+        dreamer(parameters, precision, horizon)
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __enter__(self) -> Dreamer:
+        self._folder = tempfile.TemporaryDirectory()
+        self.folder = models.export_untrained(Path(self._folder.name), self.task)
+        self._models = ModelsAt(self.folder.parent, manifest.checksum(self.folder))
+        self._executor = LocalExecutor(WORKERS, TIMEOUT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self._folder.cleanup()
+
+    @property
+    def start(self) -> tuple[np.ndarray, int]:
+        """The latents at which the R dreams begin, [R, Z], and the seed of their noise."""
+        stream = seeding.sequence(SEED, Purpose.BENCHMARK, 0)
+        starts = InitialLatents.read(self.folder, self.task)
+        random = np.random.default_rng(stream)
+        latent, _, _ = starts.sample(random, ROLLOUTS, self.task.hidden_size)
+        return latent, seeding.environment_seed(stream)
+
+    def __call__(
+        self, parameters: np.ndarray, precision: Precision = "auto", horizon: int = HORIZON
+    ) -> np.ndarray:
+        """What candidates [P, N] reach, [P, R]."""
+        config = ControllerConfig(
+            rollouts=ROLLOUTS, horizon=horizon, precision=precision, dropout=0.0
+        )
+        return dream_all(
+            self._executor,
+            parameters,
+            task=self.task.name,
+            models=self._models,
+            config=config,
+            seed=SEED,
+            purpose=Purpose.BENCHMARK,
+            generation=0,
+        ).returns
+
+
 def dreams() -> list[Comparison]:
     """Both tasks, in float32 and, where it is fast, in bfloat16."""
     precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16_is_fast() else ["float32"]
     lines = []
     for task in TASKS.values():
-        with tempfile.TemporaryDirectory() as folder:
-            saved = tf.saved_model.load(
-                str(models.export_untrained(Path(folder), task) / "memory" / VERSION)
-            )
+        with Dreamer(task) as dreamer:
             for precision in precisions:
-                lines += _dreams(task, precision, saved)
+                lines += _dreams(dreamer, precision)
     return lines
 
 
-def rollout_of(task: Task, precision: Precision) -> PopulationRollout:
-    """Dreams of untrained models that never end."""
-    return PopulationRollout(task, models.memory_of(task), EndRule("never"), precision)
-
-
-def _dreams(task: Task, precision: Precision, saved: Any) -> list[Comparison]:
-    rollout = rollout_of(task, precision)
-    parameters, starts = models.candidates(task, POPULATION), models.starts(task, ROLLOUTS)
+def _dreams(dreamer: Dreamer, precision: Precision) -> list[Comparison]:
+    task, parameters = dreamer.task, models.candidates(dreamer.task, POPULATION)
     steps = POPULATION * ROLLOUTS * HORIZON
 
     def returns() -> np.ndarray:
         """Those of the first candidate, [R]."""
-        return rollout(parameters, starts, seed=SEED, horizon=HORIZON).returns[0]
+        return dreamer(parameters, precision)[0]
 
-    dream = saved.signatures["dream"]
+    dream = tf.saved_model.load(str(dreamer.folder / "memory" / VERSION)).signatures["dream"]
+    latents, seed = dreamer.start
     everyone = np.repeat(parameters, ROLLOUTS, 0)
-    batched = by_steps(task, dream, everyone, np.tile(starts.latent, (POPULATION, 1)))
-    single = by_steps(task, dream, parameters[:1], starts.latent[:1])
+    batched = by_steps(task, dream, everyone, np.tile(latents, (POPULATION, 1)), seed)
+    single = by_steps(task, dream, parameters[:1], latents[:1], seed)
     what = f"dream, {task.name}, {POPULATION} x {ROLLOUTS} rollouts, {precision}"
     measure = rate(steps, returns)
     return [
@@ -98,7 +145,7 @@ def _dreams(task: Task, precision: Precision, saved: Any) -> list[Comparison]:
 
 
 def by_steps(
-    task: Task, dream: Any, parameters: np.ndarray, latents: np.ndarray
+    task: Task, dream: Any, parameters: np.ndarray, latents: np.ndarray, seed: int
 ) -> Callable[[], np.ndarray]:
     """Rolls B rows out from Python, with a call of C and one of M for each step: returns [B].
 
@@ -107,6 +154,7 @@ def by_steps(
       dream: the SavedModel's signature.
       parameters: of each row's controller, [B, N].
       latents: where the rows begin, [B, Z], with the zero state.
+      seed: of the noise.
     """
     kernels = tf.constant(parameters, tf.float32)  # [B, N]
     zeros = tf.zeros([len(latents), task.hidden_size])
@@ -119,8 +167,8 @@ def by_steps(
         state = {"latent": tf.constant(latents), "h": zeros, "c": zeros}
         total = np.zeros(len(latents))
         for step in range(HORIZON):
-            seed = tf.constant([SEED, step])
-            out = dream(action=act(**state), temperature=tf.constant(1.0), seed=seed, **state)
+            now = tf.constant([seed, step])
+            out = dream(action=act(**state), temperature=tf.constant(1.0), seed=now, **state)
             state = {name: out[name] for name in state}
             total += out["reward"].numpy()
         return total

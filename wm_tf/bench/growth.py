@@ -15,7 +15,7 @@ import tensorflow as tf
 from wm_tf import agent
 from wm_tf.bench import models
 from wm_tf.bench.compare import Comparison, over_sizes, rate
-from wm_tf.bench.dream import ROLLOUTS, rollout_of
+from wm_tf.bench.dream import ROLLOUTS, Dreamer
 from wm_tf.bench.footprint import STEPS, write_episodes
 from wm_tf.bench.rollouts import TASK, TIMEOUT, chunks, per_hour, untrained_models
 from wm_tf.config import MemoryConfig, VisionConfig
@@ -71,16 +71,16 @@ def plot(path: Path, lines: Sequence[Comparison]) -> None:
 
 
 def _dreams() -> Comparison:
-    rollout, starts = rollout_of(TASK, "auto"), models.starts(TASK, ROLLOUTS)
+    with Dreamer(TASK) as dreamer:
 
-    def speed(population: int) -> float:
-        parameters = models.candidates(TASK, population)
-        steps = population * ROLLOUTS * HORIZON
-        return rate(steps, lambda: rollout(parameters, starts, seed=1, horizon=HORIZON))()
+        def speed(population: int) -> float:
+            parameters = models.candidates(TASK, population)
+            steps = population * ROLLOUTS * HORIZON
+            return rate(steps, lambda: dreamer(parameters, horizon=HORIZON))()
 
-    return over_sizes(
-        f"Dreams, {ROLLOUTS} each", "candidates", POPULATIONS, "steps/s", speed, ROUNDS
-    )
+        return over_sizes(
+            f"Dreams, {ROLLOUTS} each", "candidates", POPULATIONS, "steps/s", speed, ROUNDS
+        )
 
 
 def _collection() -> Comparison:
