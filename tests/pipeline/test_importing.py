@@ -46,6 +46,7 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
     described = manifest.read(folder / "car_racing", "car_racing")
     assert described["training"]["what"].startswith("published models; gone on")
     assert described["training"]["seconds"] == 0.0  # as published: nothing was trained since
+    assert described["training"]["earlier_machines"] == [None]  # the models do not say
     starts = InitialLatents.read(folder / "car_racing", run.config.task)
     np.testing.assert_array_equal(starts.mean, keras_models["initial_latents"].mean)
     for again, name in zip(load_keras(folder, "car_racing")[:2], ("vision", "memory"), strict=True):

@@ -90,6 +90,13 @@ def test_environment_data_training_and_licences_are_told() -> None:
     assert "## Data" not in rendered()
 
 
+def test_earlier_machines_are_told() -> None:
+    """`rendered` renders a manifest's changed copy."""
+    known = {"processor": "Abacus", "cores": 10, "system": "Beads"}
+    text = rendered(training={"machine": known, "earlier_machines": [None, known]})
+    assert "earlier machines: not recorded; Abacus, 10 cores, Beads" in text
+
+
 def test_this_machine_is_described() -> None:
     facts = manifest.machine()
     assert facts["cores"] >= 1

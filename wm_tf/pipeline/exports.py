@@ -134,10 +134,14 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
     prefix = ""
     if run.adopted("memory", 0):
         published = imported_manifest(run)
-        before = published["training"].get("what", "published models")
-        training["what"] = f"{before}; gone on from there"
-        training["seconds"] = published["training"].get("seconds", 0.0)
-        training["stages"] |= published["training"].get("stages", {})
+        before = published["training"]
+        training["what"] = f"{before.get('what', 'published models')}; gone on from there"
+        training["seconds"] = before.get("seconds", 0.0)
+        training["stages"] |= before.get("stages", {})
+        machines = [*before.get("earlier_machines", []), before.get("machine")]
+        training["earlier_machines"] = [
+            machine for machine in machines if machine != training["machine"]
+        ]
         inputs |= published["config"].get("stages", {})
         unseen = _has_imported_memory(run, round_index)
         records = {

@@ -162,6 +162,10 @@ def _training(manifest: Mapping[str, Any]) -> str:
         facts["time"] = f"{facts.pop('seconds') / 60:.0f} minutes of computing"
     if "machine" in facts:
         facts["machine"] = machine(facts["machine"])
+    if earlier := facts.pop("earlier_machines", []):
+        facts["earlier machines"] = "; ".join(
+            machine(known) if known else "not recorded" for known in earlier
+        )
     facts["packages"] = versions(manifest["packages"])
     lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
