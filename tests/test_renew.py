@@ -15,7 +15,7 @@ from PIL import Image
 from wm_tf import renew as module
 from wm_tf import storage
 from wm_tf.cli import main
-from wm_tf.renew import BEGIN, END
+from wm_tf.renew import BEGIN, DRIVE, END
 from wm_tf.serving import golden, manifest
 from wm_tf.serving.load import Models
 from wm_tf.serving.verify import verify
@@ -49,6 +49,8 @@ def renewed(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     files = manifest.checksums(models / "car_racing")
     storage.write_json(path, {**storage.read_json(path), "files": files})
     (folder / "README.md").write_text(f"# Before\n{BEGIN}\nstale\n{END}\nafter")
+    (folder / DRIVE).parent.mkdir(parents=True)
+    (folder / DRIVE).write_text("stale")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "FOLLOWED_SECONDS", 1)
         patch.setattr(pictures, "DREAMT_SECONDS", 1)
@@ -94,6 +96,12 @@ def test_the_gif_shows_the_real_game_beside_the_dream(renewed: Path) -> None:
     assert np.abs(halves[0][0] - halves[0][1]).mean() > 5.0  # they are not the same picture ...
     for side in range(2):
         assert np.abs(halves[0][side] - halves[-1][side]).mean() > 0.1  # ... and both move
+
+
+def test_the_readmes_animation_is_a_drive_in_these_models_dream(renewed: Path) -> None:
+    with Image.open(renewed.parent / DRIVE) as film:
+        assert film.n_frames > 50
+        assert film.size[0] > 300
 
 
 def test_without_a_controller_the_random_policy_drives(models: Models) -> None:

@@ -4,12 +4,14 @@
     python -m wm_tf renew saved_models --scores score.json
 
 The models themselves stay as they are. The README is the one beside the folder of models; what
-stands between its two markers is made anew.
+stands between its two markers is made anew, and so is its animation of the player.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 from wm_tf import agent, storage
 from wm_tf.data.episodes import Episode, read_episode
-from wm_tf.errors import UserError
+from wm_tf.errors import RunFailed, UserError
 from wm_tf.evaluate import read_json
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
@@ -26,6 +28,8 @@ from wm_tf.serving.load import Models, load
 from wm_tf.serving.verify import tasks_in
 
 GIF = "dream.gif"
+DRIVE = Path("player") / "pictures" / "dream.gif"
+"""Of the README: car_racing in the player."""
 BEGIN, END = "<!-- scores, by python -m wm_tf renew -->", "<!-- end of scores -->"
 
 _SUMMARY = ("mean", "std", "se", "min", "max")
@@ -51,8 +55,12 @@ def renew(models: Path, results: Sequence[Path] = ()) -> None:
             assets = {golden.FILE_NAME: _golden(loaded), GIF: _real_beside_dream(loaded)}
             folders.append(folder.renew(models, task, scores=scores.get(task), assets=assets))
             progress.advance()
-    for readme in {place.parent.parent / "README.md" for place in folders}:
-        _renew_readme(readme, [manifest.read(place, place.name) for place in folders])
+    for checkout in {place.parent.parent for place in folders}:
+        _renew_readme(
+            checkout / "README.md", [manifest.read(place, place.name) for place in folders]
+        )
+        if "car_racing" in tasks and (checkout / DRIVE).is_file():
+            _drive(checkout / DRIVE, models)
 
 
 def score_table(manifests: Sequence[Mapping[str, Any]]) -> str:
@@ -124,6 +132,16 @@ def _first_episode(models: Models, steps: int) -> Episode:
         rollout = agent.Rollout(0, (int(Purpose.EVALUATION), 0), record=record)
         agent.play(agent.Chunk(task.name, (rollout,), steps, located))
         return read_episode(record, task)
+
+
+def _drive(film: Path, models: Path) -> None:
+    """The player's own animation; a process of its own, because this library never imports it."""
+    command = [sys.executable, "-m", "player", "car_racing", "--headless"]
+    done = subprocess.run(
+        [*command, "--models", str(models), "--gif", str(film)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RunFailed(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _renew_readme(readme: Path, manifests: Sequence[Mapping[str, Any]]) -> None:

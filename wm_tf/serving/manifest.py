@@ -4,8 +4,8 @@ Keys: ``format_version``, ``task``, ``environment`` {id, version, settings}, ``l
 ``hidden_size``, ``mixtures``, ``action_size``, ``steps_per_second``, ``end``, ``temperature``,
 ``preset``, ``config``, ``packages``, ``files`` {path: sha256}, ``training`` {what, seconds,
 seeds, machine, earlier_machines (of models that a run began with; null where unknown)}, ``scores``
-[{env, frames, seed, episodes, mean, std, se, min, max, command}], and the ``sha256`` of the manifest
-itself that `wm_tf.storage.write_json` adds.
+[{env, frames, seed, episodes, mean, std, se, min, max, command}], and the ``sha256`` of the
+manifest itself that `wm_tf.storage.write_json` adds.
 
 How a dream ends stands in ``end`` {rule, value, odds_correction}. The end head is trained with the
 rare ending steps weighted w-fold, which multiplies the odds that it predicts by w. The exported
