@@ -6,13 +6,9 @@ The models see to it that they learn the same, up to rounding, whatever the numb
 
 from __future__ import annotations
 
-from typing import Any
-
-import keras
 import tensorflow as tf
 
 from wm_tf.errors import UserError
-from wm_tf.models import devices as models
 
 
 def strategy(devices: int, batch_size: int) -> tf.distribute.Strategy:
@@ -36,16 +32,3 @@ def strategy(devices: int, batch_size: int) -> tf.distribute.Strategy:
     # Collectives between CPUs of one process meet those of an earlier model and end both.
     sums = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     return tf.distribute.MirroredStrategy(there[:devices], sums)
-
-
-class Adam(keras.optimizers.Adam):
-    """Adam that clips the gradient of the whole batch, where Keras clips each device's part."""
-
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        count = models.count()
-        if count == 1:
-            return super()._clip_gradients(grads)
-        context = tf.distribute.get_replica_context()
-        whole = context.all_reduce(tf.distribute.ReduceOp.SUM, grads)
-        # Keras adds the devices' gradients up afterwards, which are all the same now.
-        return [gradient / count for gradient in super()._clip_gradients(whole)]

@@ -13,7 +13,7 @@ from wm_tf.data.streams import sequence_batches
 from wm_tf.models import Memory
 from wm_tf.precision import dtype_policy
 from wm_tf.seeding import Purpose, generator
-from wm_tf.training.devices import Adam
+from wm_tf.training.adam import Adam
 from wm_tf.training.fit import Places, fit, seed_weights
 
 

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
-
 from wm_tf.config import Task, VisionConfig
 from wm_tf.data.streams import frame_batches
 from wm_tf.models import Vision
 from wm_tf.precision import dtype_policy
 from wm_tf.seeding import Purpose
+from wm_tf.training.adam import Adam
 from wm_tf.training.fit import Places, fit, seed_weights
 
 
@@ -23,7 +22,7 @@ def make_vision(task: Task, config: VisionConfig, seed: int) -> Vision:
         task.latent_size, config.kl_tolerance, seed, dtype=dtype_policy(config.precision)
     )
     # XLA makes the convolutions twenty times slower on a CPU.
-    vision.compile(keras.optimizers.Adam(config.learning_rate), jit_compile=False)
+    vision.compile(Adam(config.learning_rate), jit_compile=False)
     return vision
 
 
