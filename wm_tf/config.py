@@ -349,13 +349,15 @@ _TAKE_COVER_CONTROLLER = ControllerConfig(
     selection_interval=10,
     selection_episodes=48,
 )
-# Random play, held actions among it, is enough to learn from; further rounds add the deaths of a
-# player who dodges.
+# A player who dodges lives to see what random play never shows: rows of monsters, and several
+# fireballs at once. They are small, and V needs many frames before it keeps them.
 _TAKE_COVER_LATER = _round(
-    CollectConfig(episodes=200, policy="controller", noise=0.1),
-    VisionConfig(epochs=0),
-    MemoryConfig(epochs=6, random_share=0.1, batch_size=32, learning_rate=3e-4, decay=0.1),
-    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=30),
+    CollectConfig(episodes=1000, policy="controller", noise=0.1),
+    VisionConfig(epochs=2, frame_stride=3, batch_size=50, learning_rate=6e-4, decay=0.15),
+    MemoryConfig(epochs=7, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
+    dataclasses.replace(
+        _TAKE_COVER_CONTROLLER, rollouts=16, horizon=2100, selection_episodes=96
+    ),
 )
 
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
@@ -404,7 +406,7 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
         ),
     ),
     ("take_cover", "desktop"): (
-        1,
+        2,
         (
             _round(
                 CollectConfig(episodes=3000),

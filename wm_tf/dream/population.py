@@ -32,8 +32,9 @@ from wm_tf.serving.manifest import EndRule
 
 SEGMENT = 100
 """Steps after which the dreams that have ended are left out."""
-ENDED = 1e-3
-"""A dream that goes on with a smaller probability counts as ended."""
+ENDED = 0.02
+"""A dream that goes on with a smaller probability counts as ended: what it would still add is a
+fiftieth of a life, and to wait for it takes almost as long as the life before."""
 
 
 @dataclass(frozen=True)

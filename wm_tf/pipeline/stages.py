@@ -70,7 +70,6 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         weight, ends = config.done_positive_weight, {}
         if task.mortal:
             ends = measure_ends(run, round_index, memory, latents, weight)
-            weight = ends["end_odds_correction"]
         figures = measure_memory(memory, held_out_part(latents), task, weight)
         return {**figures, **ends, "seconds": seconds}
 
