@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from wm_tf import storage
 from wm_tf.errors import DamagedFile, RunFailed
 from wm_tf.storage import (
     append_line,
@@ -364,3 +365,10 @@ def test_one_array_is_read_alone_and_its_damage_is_found(tmp_path):
     for missing in (path, tmp_path / "none.npz"):
         with pytest.raises(DamagedFile, match=f"{missing.name}: damaged"):
             read_array(missing, "rewards")
+
+
+def test_the_reason_is_taken_out_of_tensorflows_messages() -> None:
+    full = "{{function_node __wrapped__SaveV2}} /disk/part-0; No space left on device [Op:SaveV2]"
+    assert storage.reason_of(full) == "No space left on device"
+    assert storage.reason_of("{{node}} /disk; File too large\n\t at ...") == "File too large"
+    assert storage.reason_of("something else") == "something else"

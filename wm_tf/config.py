@@ -354,9 +354,14 @@ _TAKE_COVER_CONTROLLER = ControllerConfig(
 _TAKE_COVER_LATER = _round(
     CollectConfig(episodes=1000, policy="controller", noise=0.1),
     VisionConfig(epochs=2, frame_stride=3, batch_size=50, learning_rate=6e-4, decay=0.15),
-    MemoryConfig(epochs=7, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
+    MemoryConfig(epochs=18, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
     dataclasses.replace(
-        _TAKE_COVER_CONTROLLER, rollouts=16, horizon=2100, selection_episodes=96
+        _TAKE_COVER_CONTROLLER,
+        generations=24,
+        rollouts=16,
+        horizon=2100,
+        selection_interval=6,
+        selection_episodes=96,
     ),
 )
 

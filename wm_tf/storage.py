@@ -75,6 +75,14 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def reason_of(message: str) -> str:
+    """Why TensorFlow could not write a file, from the message of its error.
+
+    That is ``{{node ...}} path; reason [Op:...]``, and then lines of what it was at.
+    """
+    return message.partition("\n")[0].rpartition("; ")[2].partition(" [Op:")[0]
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a text file that nothing of ours reads back.
 

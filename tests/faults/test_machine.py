@@ -165,7 +165,7 @@ def test_full_disk_while_anything_is_written(
     longer = ("--generations", "99")
     commands = [
         ("latents", ("encode", "car_racing", *SMOKE, "--run", run), "wm_tf"),
-        ("stages", ("train-controller", "car_racing", *SMOKE, *longer, "--run", run), "wm_tf"),
+        ("exports", ("train-controller", "car_racing", *SMOKE, *longer, "--run", run), "wm_tf"),
         ("score.json", (*dream, "--json", disk / "score.json"), "wm_tf"),
         (
             "data-v0",

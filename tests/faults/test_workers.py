@@ -238,7 +238,7 @@ def test_workers_and_order(
             )  # fmt: skip
             episodes.append([path.read_bytes() for path in episode_paths(folder)])
             if count == 2:
-                vectors.append(fitness(Reversed(executor, calls=4), models).tolist())
+                vectors.append(fitness(Reversed(executor, calls=2), models).tolist())
     assert all(vector == vectors[0] for vector in vectors)
     assert all(score == scores[0] for score in scores)
     assert all(held == episodes[0] for held in episodes)

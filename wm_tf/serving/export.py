@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from wm_tf import storage
 from wm_tf.config import Task
 from wm_tf.errors import RunFailed
 from wm_tf.models import Controller, Memory, Vision, mixture
@@ -64,7 +65,8 @@ def export(
             _write(aside, task, functions, initial_latents)
             describe(aside, manifest.build(task, facts), assets or {})
     except tf.errors.OpError as error:  # what TensorFlow makes of a full disk
-        raise RunFailed(f"cannot write {folder}: {error.message}") from error
+        reason = storage.reason_of(error.message)
+        raise RunFailed(f"cannot write {folder}: {reason}") from error
     tensorflow_serving.write_config(folder.parent)
     return folder
 

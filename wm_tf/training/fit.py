@@ -171,8 +171,7 @@ class Log:
         except OSError as error:
             raise RunFailed(f"cannot write {self._folder}: {error.strerror or error}") from error
         except tf.errors.OpError as error:
-            # "{{node}} path; reason", and then lines of what it was at
-            reason = error.message.partition("\n")[0].rpartition("; ")[2]
+            reason = storage.reason_of(error.message)
             raise RunFailed(f"cannot write {self._folder}: {reason}") from error
 
 
