@@ -48,8 +48,9 @@ def export_round(run: Run, round_index: int, controller: np.ndarray | None) -> N
 def publish(run: Run, out: Path) -> Path:
     """Exports the run's best controller, with the V and M that it was evolved for, to `out`.
 
-    Best is the highest mean on the selection seeds. The model card gets a contact sheet and the
-    training curve. Without a controller, the last V and M are exported.
+    Best is the highest mean on the selection seeds. The model card gets a contact sheet, the
+    training curve and, where there was one, the picture of the sweep of temperatures. Without a
+    controller, the last V and M are exported.
 
     Returns:
       The task's folder in `out`.
@@ -61,6 +62,9 @@ def publish(run: Run, out: Path) -> Path:
     tried = selections(run)
     if tried:
         assets["training.png"] = pictures.training_curve(run.config.task.name, tried)
+    sweep = run.folder / pictures.SWEEP
+    if sweep.exists():
+        assets[pictures.SWEEP] = sweep.read_bytes()
     controller = None if best is None else best.parameters
     return _export(run, out, round_index, controller, assets)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from wm_tf.pipeline.sweep import Line
 
+SWEEP = "sweep.png"
+"""The file of `temperature_curve`."""
 COLUMNS = 12
 SCALE = 2
 STEPS_BETWEEN = 10

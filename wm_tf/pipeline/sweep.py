@@ -80,7 +80,7 @@ def sweep(
     content = {"lines": [line._asdict() for line in lines]}
     storage.write_json(run.folder / "sweep.json", content)
     task = run.config.task.name
-    storage.write_bytes(run.folder / "sweep.png", pictures.temperature_curve(task, lines))
+    storage.write_bytes(run.folder / pictures.SWEEP, pictures.temperature_curve(task, lines))
     Console().print(_table(task, lines))
     return lines
 
