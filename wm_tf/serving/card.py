@@ -29,7 +29,7 @@ _LICENCES: Mapping[str, str] = {
 _IMAGES: Mapping[str, str] = {
     "contact_sheet.png": "Real frames, their reconstructions and frames dreamt under held keys",
     "training.png": "Training curves",
-    "sweep.png": "Scores in the dream and in the real task, by the temperature that C was evolved at",
+    "sweep.png": "Scores in the dream and in the real task, by the temperature of the dreams",
     "dream.gif": "Real frames beside the dream under the same actions",
 }
 """Images that a card shows where they are in the folder, with the text that stands for them."""
