@@ -116,7 +116,9 @@ def dream_all(
         for first in range(0, len(candidates), size)
     ]  # fmt: skip
     parts = map_chunks(executor, dream, work, describe=str)
-    return type(parts[0])(
+    from wm_tf.dream.population import DreamReturns
+
+    return DreamReturns(
         np.concatenate([part.returns for part in parts]),
         np.concatenate([part.lengths for part in parts]),
     )
