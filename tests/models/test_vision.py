@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from wm_tf.models import Vision
 from wm_tf.models import vision as module
-from wm_tf.models.vision import SubpixelConv2DTranspose, kl_divergence
+from wm_tf.models.vision import PatchConv2D, SubpixelConv2DTranspose, kl_divergence
 
 # Input height and width, channels, filters, kernel size and activation of the decoder's layers.
 DECODER = [
@@ -63,30 +63,54 @@ def test_the_decoders_layers_are_transposed_convolutions(
         generator.normal(0.0, 0.1, (kernel, kernel, filters, channels)).astype(np.float32),
         generator.normal(0.0, 0.1, filters).astype(np.float32),
     ]
-    inputs = tf.constant(generator.normal(size=(2, size, size, channels)).astype(np.float32))
+    inputs = generator.normal(size=(2, size, size, channels)).astype(np.float32)
     layers = (
         SubpixelConv2DTranspose(filters, kernel, activation),
         keras.layers.Conv2DTranspose(filters, kernel, 2, activation=activation),
     )
-    pixels = 2 * size + kernel - 2
-    cotangent = generator.normal(size=(2, pixels, pixels, filters)).astype(np.float32)
+    check_same(*layers, inputs, weights)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_a_product_of_patches_is_a_convolution(size: int) -> None:
+    generator = np.random.default_rng(5)
+    weights = [
+        generator.normal(0.0, 0.1, (4, 4, 128, 256)).astype(np.float32),
+        generator.normal(0.0, 0.1, 256).astype(np.float32),
+    ]
+    inputs = generator.normal(size=(2, size, size, 128)).astype(np.float32)
+    ours, keras_own = (
+        layer(256, 4, 2, activation="relu") for layer in (PatchConv2D, keras.layers.Conv2D)
+    )
+    check_same(ours, keras_own, inputs, weights)
+
+
+def check_same(
+    ours: keras.layers.Layer,
+    keras_own: keras.layers.Layer,
+    inputs: np.ndarray,
+    weights: list[np.ndarray],
+) -> None:
+    """Fails if two layers with the same weights differ in outputs or gradients."""
+    x = tf.constant(inputs)
     outputs, gradients = [], []
-    for layer in layers:
+    for layer in (ours, keras_own):
         layer.build(inputs.shape)
         assert [tuple(weight.shape) for weight in layer.weights] == [w.shape for w in weights]
         layer.set_weights(weights)
         with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            output = layer(inputs)
+            tape.watch(x)
+            output = layer(x)
+            cotangent = np.random.default_rng(6).normal(size=output.shape).astype(np.float32)
             value = tf.reduce_sum(output * cotangent)
         outputs.append(output.numpy())
-        variables = [inputs, *(weight.value for weight in layer.trainable_weights)]
+        variables = [x, *(weight.value for weight in layer.trainable_weights)]
         gradients.append([gradient.numpy() for gradient in tape.gradient(value, variables)])
     # Sums in another order: a few float32 roundings (6e-8) of sums of up to 9,216 products.
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
-    for name, ours, keras_own in zip(("inputs", "kernel", "bias"), *gradients, strict=True):
-        scale = np.abs(keras_own).max()
-        np.testing.assert_allclose(ours, keras_own, rtol=0, atol=2e-6 * scale, err_msg=name)
+    for name, one, other in zip(("inputs", "kernel", "bias"), *gradients, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * scale, err_msg=name)
 
 
 def test_shapes_and_ranges(vision: Vision) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,19 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
             again.get_weights(), keras_models[name].get_weights(), strict=True
         ):
             np.testing.assert_array_equal(weight, expected)
+
+
+def test_its_controller_collects_with_lines_of_progress_alone(run: Run) -> None:
+    command = [
+        sys.executable, "-m", "wm_tf", "collect", "car_racing", "--run", str(run.folder),
+        "--preset", "smoke", "--round", "1", "--policy", "controller", "--episodes", "1",
+        "--patience", "1", "--workers", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()  # none of TensorFlow's
+    assert lines
+    assert all(line.startswith("collect: ") for line in lines), done.stderr
 
 
 def train(run: Run, round_index: int) -> dict[str, Any]:

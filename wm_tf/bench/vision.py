@@ -27,7 +27,10 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
 class PlainVision(Vision):
-    """V with Keras's own transposed convolutions."""
+    """V with Keras's own layers alone."""
+
+    def last_convolution(self, channels: int) -> keras.layers.Layer:
+        return keras.layers.Conv2D(channels, 4, 2, activation="relu")
 
     def transposed_convolution(
         self, channels: int, size: int, activation: str

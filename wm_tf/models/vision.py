@@ -25,6 +25,27 @@ _SMALLEST_FOR_PHASES = 20
 
 
 @keras.saving.register_keras_serializable("wm_tf")
+class PatchConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` without padding, for outputs of few pixels: one product of patches.
+
+    On V's last layer, 2 x 2 pixels of 256 channels, it takes 0.4 times as long on a CPU.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        (rows, columns), (down, right) = self.kernel_size, self.strides
+        _, height, width, _ = self.compute_output_shape(inputs.shape)
+        patches = [
+            inputs[:, top : top + rows, left : left + columns]
+            for top in range(0, height * down, down)
+            for left in range(0, width * right, right)
+        ]
+        size = rows * columns * inputs.shape[-1]
+        stacked = tf.stack([tf.reshape(patch, [-1, size]) for patch in patches], 1)
+        product = tf.matmul(tf.reshape(stacked, [-1, size]), tf.reshape(kernel, [size, -1]))
+        return tf.reshape(product, [-1, height, width, self.filters])
+
+
+@keras.saving.register_keras_serializable("wm_tf")
 class SubpixelConv2DTranspose(keras.layers.Layer):
     """`keras.layers.Conv2DTranspose` with stride 2 and no padding, computed faster on a CPU.
 
@@ -139,8 +160,9 @@ class Vision(keras.Model):
                 keras.Input((FRAME_SIZE, FRAME_SIZE, 3)),
                 *(
                     keras.layers.Conv2D(channels, 4, 2, activation="relu", dtype=policy)
-                    for channels in _ENCODER_CHANNELS
+                    for channels in _ENCODER_CHANNELS[:-1]
                 ),
+                self.last_convolution(_ENCODER_CHANNELS[-1]),
                 keras.layers.Flatten(dtype=policy),
             ],
             name="encoder",
@@ -172,6 +194,10 @@ class Vision(keras.Model):
         self.reconstruction_metric = keras.metrics.Mean(name="reconstruction")
         self.kl_metric = keras.metrics.Mean(name="kl")
         self.built = True
+
+    def last_convolution(self, channels: int) -> keras.layers.Layer:
+        """The encoder's last one: kernel 4, stride 2, no padding."""
+        return PatchConv2D(channels, 4, 2, activation="relu", dtype=self.dtype_policy)
 
     def transposed_convolution(
         self, channels: int, size: int, activation: str

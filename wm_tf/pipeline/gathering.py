@@ -14,6 +14,7 @@ from wm_tf.data.episodes import FIRST_DRIVEN, episode_path, read_rewards
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import last_controller, networks
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
+from wm_tf.runtime import import_tensorflow
 
 
 def collect_round(run: Run, executor: Executor, round_index: int, config: CollectConfig) -> Values:
@@ -26,6 +27,7 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
     inputs = {**identity(config, "episodes"), "seed": run.config.seed}
     made, drivers = None, []
     if config.policy == "controller":
+        import_tensorflow()
         made = last_controller(run, round_index, "dream")
         if made is None:
             raise UserError(f"{run.folder}: there is no controller to collect with; train one")
