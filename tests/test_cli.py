@@ -318,6 +318,7 @@ def test_other_ends_have_their_own_status(
 
 GO_ON = {
     "collect", "train-vision", "encode", "train-memory", "train-controller", "reproduce", "sweep",
+    "ablate",
 }  # fmt: skip
 
 

@@ -178,7 +178,7 @@ class WorldModelActor:
         self._controller = controller
         self._advance = _compiled_step(vision, memory, task)
         self._draws: dict[int, tuple[np.random.Generator, Iterator[np.ndarray]]] = {}
-        self._parameters = np.zeros((ROWS, task.controller_parameters), np.float32)
+        self._parameters: np.ndarray | None = None  # [ROWS, N], of controllers of one size
         self._scale = np.zeros(ROWS, np.float32)
         self._frames = np.zeros((ROWS, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         self._normal = np.zeros((ROWS, task.latent_size), np.float32)
@@ -190,6 +190,8 @@ class WorldModelActor:
         if parameters is None:
             assert self._controller is not None  # `_actor` has seen to it
             parameters = self._controller.parameters.numpy()
+        if self._parameters is None:
+            self._parameters = np.zeros((ROWS, len(parameters)), np.float32)
         self._parameters[row] = parameters
         self._scale[row] = rollout.noise
         self._draws[row] = generator, _smooth_noise(generator, self._task.action_size)
@@ -341,7 +343,7 @@ def _compiled_step(vision: Vision, memory: Memory, task: Task) -> Any:
 
     low, high = action_range(task)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function  # traced for each size of controllers, which their layers follow from
     def advance(frames, normal, disturbance, parameters, h, c):  # type: ignore[no-untyped-def]
         mean, log_variance = vision.encode(frames)
         latent = mean + tf.exp(0.5 * log_variance) * normal

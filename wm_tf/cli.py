@@ -327,31 +327,51 @@ class Serve:
 
 
 @dataclass(frozen=True)
-class Sweep(_Playing, _Training):
-    """Evolve controllers in dreams of several temperatures and score them (the paper's table 2)."""
-
+class _Study(_Playing, _Training):
     round: int | None = None
     """Of the V and M to use (default: the run's last)."""
-    temperatures: tuple[float, ...] = (0.5, 1.0, 1.15, 1.3)
-    """Of the dreams."""
     episodes: int = 100
     """Of each score."""
     hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
 
+    def round_of(self, run: Run) -> int:
+        return run.rounds() - 1 if self.round is None else self.round
+
+
+@dataclass(frozen=True)
+class Sweep(_Study):
+    """Evolve controllers in dreams of several temperatures and score them (the paper's table 2)."""
+
+    temperatures: tuple[float, ...] = (0.5, 1.0, 1.15, 1.3)
+    """Of the dreams."""
+
     def __call__(self) -> None:
         import_tensorflow()
-        from wm_tf.pipeline.sweep import sweep
+        from wm_tf.pipeline.studies import sweep
 
         run = self.open()
         with self.players() as executor:
             sweep(
                 run,
                 executor,
-                run.rounds() - 1 if self.round is None else self.round,
+                self.round_of(run),
                 self.hyper,
                 temperatures=self.temperatures,
                 episodes=self.episodes,
             )
+
+
+@dataclass(frozen=True)
+class Ablate(_Study):
+    """Evolve controllers that see less than all, or have a hidden layer (the paper's table 1)."""
+
+    def __call__(self) -> None:
+        import_tensorflow()
+        from wm_tf.pipeline.studies import ablate
+
+        run = self.open()
+        with self.players() as executor:
+            ablate(run, executor, self.round_of(run), self.hyper, episodes=self.episodes)
 
 
 @dataclass(frozen=True)
@@ -453,6 +473,7 @@ COMMANDS: dict[str, type] = {
     "serve": Serve,
     "reproduce": Reproduce,
     "sweep": Sweep,
+    "ablate": Ablate,
     "export-data": ExportData,
     "import-data": ImportData,
     "import-models": ImportModels,
@@ -465,6 +486,7 @@ _HYPER: dict[str, str] = {
     "train-memory": "memory",
     "train-controller": "controller",
     "sweep": "controller",
+    "ablate": "controller",
 }
 """Which hyper-parameters of a round a command takes."""
 

@@ -54,7 +54,28 @@ class Task:
 
     @property
     def controller_parameters(self) -> int:
-        return self.action_size * (self.controller_inputs + int(self.controller_has_bias))
+        """Of the paper's linear controller."""
+        return self.controller_size(0)
+
+    def controller_size(self, hidden: int) -> int:
+        """Parameters of a controller with so many hidden units (0: the paper's, linear)."""
+        outputs = (hidden or self.controller_inputs) + int(self.controller_has_bias)
+        return hidden * (self.controller_inputs + 1) + self.action_size * outputs
+
+    def hidden_units(self, parameters: int) -> int:
+        """The hidden units of a controller with so many parameters.
+
+        Raises:
+          ValueError: no controller of the task has so many.
+        """
+        units = 0
+        if parameters != self.controller_parameters:
+            each = self.controller_size(2) - self.controller_size(1)
+            units = max(0, (parameters - self.controller_size(1)) // each + 1)
+        if self.controller_size(units) != parameters:
+            expected = self.controller_parameters
+            raise ValueError(f"parameters: expected [{expected}], got [{parameters}]")
+        return units
 
 
 TASKS: Mapping[str, Task] = {
@@ -200,7 +221,14 @@ class MemoryConfig:
             )
 
 
-_ADDED: Mapping[str, Any] = {"decay": 1.0, "search": "weights", "components": 0, "ends": "drawn"}
+_ADDED: Mapping[str, Any] = {
+    "decay": 1.0,
+    "search": "weights",
+    "components": 0,
+    "ends": "drawn",
+    "sees": "state",
+    "hidden": 0,
+}
 """What the records of older runs do not name, and what these runs had."""
 
 
@@ -223,6 +251,10 @@ class ControllerConfig:
     begins with, for which few real rollouts suffice."""
     components: int = 0
     """Principal components of what C sees along which actuators change its actions too."""
+    sees: Literal["state", "latent"] = "state"
+    """Whether C sees z and M's state, as in the paper, or z alone."""
+    hidden: int = 0
+    """Hidden units (tanh) between what C sees and its actions; the paper's C has none."""
     population: int = 64
     rollouts: int = 8
     """Rollouts per candidate; its fitness is their mean return."""
@@ -248,6 +280,8 @@ class ControllerConfig:
         _check(self, positive=positive, below_one=("dropout",))
         if self.population < 4:
             raise UserError(f"--population: expected at least 4, got {self.population}")
+        if self.search == "actuators" and (self.hidden or self.sees != "state"):
+            raise UserError("--search actuators: goes with neither --hidden nor --sees latent")
         if self.components and self.search == "weights":
             raise UserError(
                 f"--components: expected 0 without --search actuators, got {self.components}"

@@ -188,14 +188,16 @@ def _dream(
     task = dreams.task
     if dreams.controller is None:
         raise UserError(f"{dreams.folder}: there is no controller in these models to evaluate")
-    rollout = PopulationRollout(task, dreams.memory, dreams.end)
+    parameters = dreams.controller.parameters.numpy()
+    hidden = task.hidden_units(len(parameters))
+    rollout = PopulationRollout(task, dreams.memory, dreams.end, hidden=hidden)
     returns: list[float] = []
     lengths: list[int] = []
     for first in range(0, episodes, DREAMS_PER_CALL):
         stream = seeding.sequence(seed, Purpose.EVALUATION, first)
         random = np.random.default_rng(stream)
         result = rollout(
-            dreams.controller.parameters.numpy()[np.newaxis],
+            parameters[np.newaxis],
             Starts(*dreams.starts.sample(random, DREAMS_PER_CALL, task.hidden_size)),
             seed=seeding.environment_seed(stream),
             horizon=task.max_steps,

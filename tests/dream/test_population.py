@@ -26,8 +26,8 @@ def memory(keras_models: dict[str, Any]) -> Memory:
     return keras_models["memory"]
 
 
-def candidates(count: int, task: Task = TASK) -> np.ndarray:
-    return np.random.default_rng(1).normal(0.0, 0.3, (count, task.controller_parameters))
+def candidates(count: int, task: Task = TASK, hidden: int = 0) -> np.ndarray:
+    return np.random.default_rng(1).normal(0.0, 0.3, (count, task.controller_size(hidden)))
 
 
 def starts(count: int, task: Task = TASK) -> Starts:
@@ -84,9 +84,10 @@ def python_loop(
     return total, length
 
 
-def test_candidates_are_rolled_out_as_by_a_plain_loop(memory: Memory) -> None:
-    parameters, start = candidates(3), starts(4)
-    result = PopulationRollout(TASK, memory, NEVER)(
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_candidates_are_rolled_out_as_by_a_plain_loop(memory: Memory, hidden: int) -> None:
+    parameters, start = candidates(3, hidden=hidden), starts(4)
+    result = PopulationRollout(TASK, memory, NEVER, hidden=hidden)(
         parameters, start, seed=5, horizon=12, temperature=1.2
     )
     assert result.returns.shape == result.lengths.shape == (3, 4)

@@ -10,7 +10,7 @@ import pytest
 from wm_tf.config import ControllerConfig, get_task
 from wm_tf.errors import UserError
 from wm_tf.evolution.fitness import Fitness
-from wm_tf.evolution.space import Actuators, Weights, check_space
+from wm_tf.evolution.space import Actuators, Weights, check_space, make_space
 from wm_tf.evolution.train import Evolved, evolve
 from wm_tf.models import controller
 
@@ -22,13 +22,38 @@ POINT = np.array([0.2, -0.3, 0.1, 0.5, -0.4, 0.3])
 
 def drive(parameters: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """The actions before they are squashed."""
-    kernel, bias = controller.split_parameters(TASK, parameters)
+    ((kernel, bias),) = controller.split_parameters(TASK, parameters)
     return (np.asarray(kernel) @ inputs[..., np.newaxis])[..., 0] + np.asarray(bias)
 
 
 def test_the_start_is_the_controller_itself() -> None:
     for space in (Actuators(TASK, INITIAL), Weights(INITIAL)):
         np.testing.assert_array_equal(space.parameters(space.start), INITIAL)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("name", ["car_racing", "take_cover"])
+def test_a_controller_that_sees_z_alone_has_all_weights_of_z(name: str, hidden: int) -> None:
+    task = get_task(name)
+    config = ControllerConfig(sees="latent", hidden=hidden)
+    space = make_space(config, task, np.zeros(task.controller_size(hidden)))
+    generator = np.random.default_rng(8)
+    parameters = space.parameters(generator.normal(0.0, 0.1, (2, *space.start.shape)))
+    layer = hidden or task.action_size
+    left_out = layer * (task.controller_inputs - task.latent_size)
+    assert space.start.shape == (task.controller_size(hidden) - left_out,)
+    assert ((parameters != 0).sum(axis=1) == len(space.start)).all()
+    seen = generator.normal(size=(2, task.controller_inputs)).astype(np.float32)
+    seen[1, : task.latent_size] = seen[0, : task.latent_size]  # another state of M
+    first, second = controller.act(task, parameters[0].astype(np.float32), seen).numpy()
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_hidden_layer_is_that_of_the_controller_to_begin_with() -> None:
+    with pytest.raises(UserError, match="--hidden: expected 0, as the controller to begin"):
+        check_space(ControllerConfig(hidden=40), TASK, INITIAL)
+    with pytest.raises(UserError, match="neither --hidden nor --sees latent"):
+        ControllerConfig(hidden=40, search="actuators")
 
 
 def test_gains_and_offsets_act_on_each_action() -> None:
@@ -59,7 +84,8 @@ def test_a_space_that_a_controller_does_not_have_is_refused(
 ) -> None:
     config = ControllerConfig(search="actuators", components=components)
     with pytest.raises(UserError, match=reason):
-        check_space(config, get_task(task), np.full(TASK.controller_parameters, initial))
+        sizes = get_task(task)
+        check_space(config, sizes, np.full(sizes.controller_parameters, initial))
 
 
 def test_components_are_of_the_actuators() -> None:

@@ -79,6 +79,32 @@ def test_one_call_serves_many_controllers(task: Task) -> None:
         np.testing.assert_allclose(alone, together[row], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_hidden_layer_comes_before_the_affine_map(task: Task) -> None:
+    hidden, seen = 7, np.concatenate(inputs(task, 5), -1)[:, : task.controller_inputs]
+    parameters = np.random.default_rng(6).normal(0.0, 0.1, task.controller_size(hidden))
+    size = hidden * task.controller_inputs
+    kernel, bias = parameters[:size].reshape(hidden, -1), parameters[size : size + hidden]
+    units = np.tanh(seen.astype(np.float64) @ kernel.T + bias)
+    rest = parameters[size + hidden :]
+    weights = rest[: task.action_size * hidden].reshape(task.action_size, hidden)
+    value = units @ weights.T
+    if task.controller_has_bias:
+        value += rest[task.action_size * hidden :]
+    expected = controller.squash(task, value.astype(np.float32))
+    actual = Controller(task, parameters).act(*inputs(task, 5))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_the_number_of_parameters_tells_the_hidden_units(task: Task) -> None:
+    for hidden in (0, 1, 2, 40, 1000):
+        size = task.controller_size(hidden)
+        assert task.hidden_units(size) == hidden
+        with pytest.raises(ValueError, match=r"parameters: expected \["):
+            task.hidden_units(size + 1)
+
+
 @settings(max_examples=20, deadline=None)
 @given(arrays(np.float32, 867, elements=st.floats(-1e6, 1e6, width=32)))
 def test_parameters_round_trip(values: np.ndarray) -> None:

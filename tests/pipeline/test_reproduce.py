@@ -104,3 +104,29 @@ def test_controllers_are_swept_over_temperatures(
     swept = _checkpoints(folder)
     assert {name: swept[name] for name in published} == published  # the run's own are left alone
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
+
+
+def test_controllers_that_see_less_are_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = _checkpoints(folder)
+    sizes = ["--generations", "2", "--population", "8", "--rollouts", "2", "--horizon", "20"]
+    command = ["ablate", "car_racing", "--preset", "smoke", "--run", str(folder), *sizes]
+    assert main([*command, "--episodes", "2", "--selection-episodes", "2"]) == 0
+    table = capsys.readouterr().out
+    lines = json.loads((folder / "ablation.json").read_text())["lines"]
+    assert len(lines) == 3
+    for found in lines:
+        assert found["controller"] in table
+        assert f"{found['actual']['mean']:.0f} ± {found['actual']['std']:.0f}" in table
+    made = _checkpoints(folder)
+    assert {name: made[name] for name in published} == published  # the run's own are left alone
+    compared = {
+        name: np.load(folder / "checkpoints" / name)["best"].shape
+        for name in made.keys() - published.keys()
+    }
+    assert compared == {
+        "ablation-latent-0-01.npz": (867,),
+        "ablation-latent-40-01.npz": (11683,),
+        "ablation-state-0-01.npz": (867,),
+    }

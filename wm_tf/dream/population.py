@@ -18,6 +18,7 @@ controllers die early, most of the work is theirs who do not.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,8 +58,7 @@ class DreamReturns:
 class _Rows(NamedTuple):
     """Dreams that go on together, B of them, each with the controller that drives in it."""
 
-    kernel: tf.Tensor  # of the controllers, [B, A, F]
-    bias: tf.Tensor  # [B, A]
+    layers: controller.Layers  # of the controllers, each (kernel [B, M, N], bias [B, M])
     mask: tf.Tensor  # of M's outputs, [B, H]
     rollout: tf.Tensor  # which of the R dreams a row is, int32 [B]
     latent: tf.Tensor  # [B, Z]
@@ -103,6 +103,7 @@ class PopulationRollout:
       precision: of the matrix products.
       expected: ends are not drawn: returns and lengths are their expectations over all draws, given
         the latents' noise.
+      hidden: hidden units of the candidates; 0: they are linear.
     """
 
     def __init__(
@@ -112,12 +113,14 @@ class PopulationRollout:
         end: EndRule,
         precision: Precision = "float32",
         expected: bool = False,
+        hidden: int = 0,
     ) -> None:
         self._task = task
         self._memory = memory
         self._dtype = compute_dtype(precision)
         self._end = end
         self._expected = expected
+        self._hidden = hidden
         self._run = tf.function(self._segment, input_signature=self._signature())
 
     def __call__(
@@ -161,13 +164,14 @@ class PopulationRollout:
             if len(alive) == 0:
                 break
             if len(alive) < len(places):
-                rows, places = _Rows(*(tf.gather(part, alive) for part in rows)), places[alive]
+                rows = tf.nest.map_structure(lambda part: tf.gather(part, alive), rows)  # noqa: B023
+                places = places[alive]
         shape = (population, rollouts)
         return DreamReturns(returns.reshape(shape), lengths.reshape(shape))
 
     def _all_rows(self, parameters: np.ndarray, starts: Starts, mask: tf.Tensor) -> _Rows:
         population, rollouts = len(parameters), len(starts.latent)
-        kernel, bias = controller.split_parameters(self._task, tf.constant(parameters, tf.float32))
+        layers = controller.split_parameters(self._task, tf.constant(parameters, tf.float32))
         count = population * rollouts
 
         def spread(rows: Any) -> tf.Tensor:
@@ -175,8 +179,7 @@ class PopulationRollout:
             return tf.tile(rows, [population, *[1] * (len(rows.shape) - 1)])
 
         return _Rows(
-            kernel=tf.repeat(kernel, rollouts, axis=0),
-            bias=tf.repeat(bias, rollouts, axis=0),
+            layers=tf.nest.map_structure(lambda part: tf.repeat(part, rollouts, axis=0), layers),
             mask=spread(mask),
             rollout=spread(tf.range(rollouts)),
             latent=spread(starts.latent),
@@ -194,9 +197,16 @@ class PopulationRollout:
 
     def _signature(self) -> list[Any]:
         task = self._task
+        sizes = [
+            task.controller_inputs,
+            *([self._hidden] if self._hidden else []),
+            task.action_size,
+        ]
+        layers = tuple(
+            (tf.TensorSpec([None, outputs, inputs]), tf.TensorSpec([None, outputs]))
+            for inputs, outputs in itertools.pairwise(sizes)
+        )
         columns: dict[str, tuple[list[int], Any]] = {
-            "kernel": ([task.action_size, task.controller_inputs], tf.float32),
-            "bias": ([task.action_size], tf.float32),
             "mask": ([task.hidden_size], tf.float32),
             "rollout": ([], tf.int32),
             "latent": ([task.latent_size], tf.float32),
@@ -206,9 +216,10 @@ class PopulationRollout:
             "total": ([], tf.float32),
             "length": ([], tf.float32),
         }
-        rows = {
+        rows: dict[str, Any] = {
             name: tf.TensorSpec([None, *shape], kind) for name, (shape, kind) in columns.items()
         }
+        rows["layers"] = layers
         integer = tf.TensorSpec([], tf.int32)
         return [rows, integer, integer, integer, tf.TensorSpec([], tf.float32), integer]
 
@@ -222,13 +233,13 @@ class PopulationRollout:
         rollouts: Any,
     ) -> dict[str, Any]:
         """Steps `first` to `last` of the rows: what changes of them."""
-        kernel, bias, mask, rollout = (rows[name] for name in ("kernel", "bias", "mask", "rollout"))
+        layers, mask, rollout = (rows[name] for name in ("layers", "mask", "rollout"))
         weights = _Weights.of(self._memory, self._dtype)
         size, mixtures = self._task.latent_size, self._task.mixtures
 
         def step(t: Any, latent: Any, h: Any, c: Any, alive: Any, total: Any, length: Any) -> Any:
             inputs = controller.features(self._task, latent, h, c)
-            action = controller.squash(self._task, tf.linalg.matvec(kernel, inputs) + bias)
+            action = controller.act_by_layers(self._task, layers, inputs)
             seen = tf.concat([latent, action, h], -1)
             h, c = lstm.cell(lstm.product(seen, weights.kernel, self._dtype) + weights.bias, c)
             output = lstm.product(h * mask, weights.output_kernel, self._dtype)

@@ -67,7 +67,8 @@ class DreamChunk:
 def dream(chunk: DreamChunk) -> DreamReturns:
     """What a chunk's candidates reach."""
     task, config = get_task(chunk.task), chunk.config
-    rollout, starts = _dreams(chunk.models, chunk.task, config.precision, chunk.expected)
+    hidden = task.hidden_units(chunk.candidates.shape[1])
+    rollout, starts = _dreams(chunk.models, chunk.task, config.precision, chunk.expected, hidden)
     from wm_tf.dream.population import Starts
 
     stream = seeding.sequence(chunk.seed, chunk.purpose, chunk.generation)
@@ -126,7 +127,7 @@ def dream_all(
 
 @lru_cache(maxsize=2)
 def _dreams(
-    models: agent.ModelsAt, task: str, precision: Precision, expected: bool
+    models: agent.ModelsAt, task: str, precision: Precision, expected: bool, hidden: int
 ) -> tuple[PopulationRollout, InitialLatents]:
     """This process's dreams, made anew only when the models change."""
     _, memory, _ = agent.load_models(models, task)
@@ -134,5 +135,5 @@ def _dreams(
     from wm_tf.dream.population import PopulationRollout
 
     end = manifest.EndRule.of(manifest.read(folder, task))
-    rollout = PopulationRollout(get_task(task), memory, end, precision, expected)
+    rollout = PopulationRollout(get_task(task), memory, end, precision, expected, hidden)
     return rollout, InitialLatents.read(folder, get_task(task))

@@ -25,13 +25,22 @@ class Space(Protocol):
 
 
 class Weights:
-    """Every weight and bias: a point is the parameters themselves, D = N."""
+    """Weights and biases: a point is the parameters themselves, D = N, or those that are free.
 
-    def __init__(self, initial: np.ndarray) -> None:
-        self.start = np.asarray(initial, np.float64)
+    Args:
+      initial: parameters [N] of the controller to begin with.
+      free: which of them are searched, bool [N]; the others are 0. None: all.
+    """
+
+    def __init__(self, initial: np.ndarray, free: np.ndarray | None = None) -> None:
+        initial = np.asarray(initial, np.float64)
+        self._free = np.ones(len(initial), bool) if free is None else free
+        self.start = initial[self._free]
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
-        return points
+        parameters = np.zeros((*points.shape[:-1], len(self._free)))
+        parameters[..., self._free] = points
+        return parameters
 
 
 class Actuators:
@@ -94,8 +103,22 @@ def _components(
     return center, directions[:components] / deviations
 
 
+def _of_latent(task: Task, hidden: int) -> np.ndarray:
+    """Which parameters have nothing to do with M's state, bool [N]."""
+    free = np.ones(task.controller_size(hidden), bool)
+    rows = hidden or task.action_size  # of the first layer
+    kernel = free[: rows * task.controller_inputs].reshape(rows, -1)  # a view
+    kernel[:, task.latent_size :] = False
+    return free
+
+
 def check_space(config: ControllerConfig, task: Task, initial: np.ndarray) -> None:
     """Raises UserError where a task's controller has no such space around `initial`, [N]."""
+    held = task.hidden_units(len(initial))
+    if config.hidden != held:
+        raise UserError(
+            f"--hidden: expected {held}, as the controller to begin with has, got {config.hidden}"
+        )
     if config.search == "weights":
         return
     if not task.controller_has_bias:  # which an offset would have to be
@@ -123,5 +146,5 @@ def make_space(
       UserError: there are too few moments for the components.
     """
     if config.search == "weights":
-        return Weights(initial)
+        return Weights(initial, None if config.sees == "state" else _of_latent(task, config.hidden))
     return Actuators(task, initial, seen, config.components)

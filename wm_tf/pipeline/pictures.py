@@ -20,7 +20,7 @@ from wm_tf.serving.initial import InitialLatents
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from wm_tf.pipeline.sweep import Line
+    from wm_tf.pipeline.studies import Line
 
 SWEEP = "sweep.png"
 """The file of `temperature_curve`."""

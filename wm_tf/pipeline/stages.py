@@ -99,7 +99,7 @@ def controller_round(
     if initial is None:
         initial = last_parameters(run, round_index, env)
     if initial is None:
-        initial = np.zeros(task.controller_parameters)
+        initial = np.zeros(task.controller_size(config.hidden))
     check_space(config, task, initial)  # before anything is done
     inputs = {
         **identity(config, "generations"),

@@ -154,7 +154,7 @@ def load_keras(models: Path | str, task: str) -> tuple[Vision, Memory, Controlle
       UserError, DamagedFile: as `load`.
     """
     import_tensorflow()
-    from wm_tf.models import Controller, Memory, Vision
+    from wm_tf.models import Memory, Vision
 
     folder = manifest.find_models(models, task)
     content = manifest.read_verified(folder, task)
@@ -165,9 +165,7 @@ def load_keras(models: Path | str, task: str) -> tuple[Vision, Memory, Controlle
     _restore(memory, folder, "memory")
     if not _wants_controller(folder, content, None):
         return vision, memory, None
-    controller = Controller(sizes)
-    _restore(controller, folder, "controller")
-    return vision, memory, controller
+    return vision, memory, _controller(sizes, folder)
 
 
 def _wants_controller(folder: Path, content: Mapping[str, Any], wanted: bool | None) -> bool:
@@ -274,20 +272,44 @@ def _check_rows(signature: contract.Signature, arrays: Mapping[str, np.ndarray])
             )
 
 
+def _controller(task: Task, folder: Path) -> Controller:
+    """C of as many parameters as its SavedModel holds."""
+    from wm_tf.models import Controller
+
+    shape = _stored(folder, "controller").get_variable_to_shape_map().get(_key(0), [])
+    try:
+        controller = Controller(task, np.zeros(shape))
+    except ValueError:
+        controller = Controller(task)  # with which what is stored will not agree
+    _restore(controller, folder, "controller")
+    return controller
+
+
 def _restore(model: Vision | Memory | Controller, folder: Path, name: str) -> None:
     """Sets a model's weights to those that its SavedModel holds."""
-    import tensorflow as tf
-
     from wm_tf.serving.export import variables
 
-    path = folder / name / contract.VERSION
-    _check_names(path, name)
-    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    reader = _stored(folder, name)
     shapes = reader.get_variable_to_shape_map()
     for index, weight in enumerate(variables(model)):
-        key = f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"
+        key = _key(index)
         if shapes.get(key) != weight.shape.as_list():
+            path = folder / name / contract.VERSION
             raise DamagedFile(
                 f"{path}: {key}: expected {weight.shape.as_list()}, got {shapes.get(key)}"
             )
         weight.assign(reader.get_tensor(key))
+
+
+def _key(index: int) -> str:
+    """Of a weight in a SavedModel's variables."""
+    return f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _stored(folder: Path, name: str) -> Any:
+    """A reader of a SavedModel's variables."""
+    import tensorflow as tf
+
+    path = folder / name / contract.VERSION
+    _check_names(path, name)
+    return tf.train.load_checkpoint(str(path / "variables" / "variables"))

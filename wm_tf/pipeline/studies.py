@@ -1,15 +1,15 @@
-"""Controllers evolved at several temperatures of the dream: the paper's table 2.
+"""Controllers that are evolved to be compared: the paper's table 2 and its ablations.
 
-For each temperature C is evolved from nothing in the dream, and then scored there (virtual) and in
-the real environment (actual), on seeds that it has not met.
+Each is evolved from nothing in the dream, and then scored there (virtual) and in the real
+environment (actual), on seeds that it has not met. The run's own controllers are left alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -38,9 +38,24 @@ PAPER = {
 }
 """Virtual and actual score, each mean and standard deviation (Ha & Schmidhuber 2018, table 2)."""
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "z alone": {"sees": "latent"},
+    "z alone, hidden layer of 40": {"sees": "latent", "hidden": 40},
+    "z and M's state": {},
+}
+PAPER_ABLATIONS = {"car_racing": ((632, 251), (788, 141), (906, 21))}
+"""Of the same controllers, evolved in the real environment (Ha & Schmidhuber 2018, table 1)."""
+
+
+class Scores(NamedTuple):
+    """What a controller reached, as `wm_tf.evaluate.summary` sums it up."""
+
+    virtual: dict[str, float]
+    actual: dict[str, float]
+
 
 class Line(NamedTuple):
-    """What the controller of one temperature reached: as `wm_tf.evaluate.summary` sums it up."""
+    """What the controller of one temperature reached."""
 
     temperature: float
     virtual: dict[str, float]
@@ -69,14 +84,10 @@ def sweep(
       episodes: of each score.
     """
     lines = []
-    export_round(run, round_index, last_parameters(run, round_index, "dream"))
     for temperature in temperatures:
         at = dataclasses.replace(config, temperature=temperature)
         name = f"sweep{temperature:g}"
-        initial = np.zeros(run.config.task.controller_parameters)
-        controller_round(run, executor, round_index, at, initial=initial, name=name)
-        arrays, _ = read_state(run.checkpoint(name, round_index), run.config.task)
-        lines.append(_scored(run, executor, at, arrays["best"], episodes))
+        lines.append(Line(temperature, *_study(run, executor, round_index, at, name, episodes)))
     content = {"lines": [line._asdict() for line in lines]}
     storage.write_json(run.folder / "sweep.json", content)
     task = run.config.task.name
@@ -85,10 +96,45 @@ def sweep(
     return lines
 
 
-def _scored(
-    run: Run, executor: Executor, config: ControllerConfig, parameters: np.ndarray, episodes: int
-) -> Line:
+def ablate(
+    run: Run, executor: Executor, round_index: int, config: ControllerConfig, *, episodes: int
+) -> dict[str, Scores]:
+    """Evolves and scores a controller for each of `ABLATIONS`; what is done already is skipped.
+
+    A table is printed, and ablation.json is written into the run's folder.
+
+    Args:
+      run: whose V and M are used.
+      executor: plays the real episodes.
+      round_index: of V and M.
+      config: of the evolutions, but for what C sees and its hidden units.
+      episodes: of each score.
+    """
+    scores = {}
+    for label, changes in ABLATIONS.items():
+        changed = dataclasses.replace(config, **changes)
+        name = f"ablation-{changed.sees}-{changed.hidden}"
+        scores[label] = _study(run, executor, round_index, changed, name, episodes)
+    lines = [{"controller": label, **found._asdict()} for label, found in scores.items()]
+    storage.write_json(run.folder / "ablation.json", {"lines": lines})
+    Console().print(_ablation_table(run.config.task.name, scores))
+    return scores
+
+
+def _study(
+    run: Run,
+    executor: Executor,
+    round_index: int,
+    config: ControllerConfig,
+    name: str,
+    episodes: int,
+) -> Scores:
     task, seed = run.config.task, run.config.seed
+    export_round(run, round_index, last_parameters(run, round_index, "dream"))
+    initial = np.zeros(task.controller_size(config.hidden))
+    controller_round(run, executor, round_index, config, initial=initial, name=name)
+    arrays, _ = read_state(run.checkpoint(name, round_index), task)
+    parameters = arrays["best"]
     many = dataclasses.replace(config, rollouts=episodes, horizon=task.max_steps, dropout=0.0)
     models = exported_models(run)
     dreams = dream_all(
@@ -100,7 +146,7 @@ def _scored(
         executor, task, models, parameters,
         seed=seed, episodes=episodes, purpose=Purpose.EVALUATION,
     )  # fmt: skip
-    return Line(config.temperature, summary(dreams.returns[0].tolist()), summary(actual.tolist()))
+    return Scores(summary(dreams.returns[0].tolist()), summary(actual.tolist()))
 
 
 def _table(task: str, lines: Sequence[Line]) -> Table:
@@ -117,6 +163,18 @@ def _table(task: str, lines: Sequence[Line]) -> Table:
         if paper:
             row += [f"{mean} ± {std}" for mean, std in paper.get(line.temperature, ())]
         table.add_row(*row)
+    return table
+
+
+def _ablation_table(task: str, scores: Mapping[str, Scores]) -> Table:
+    table = Table(title=f"{task}: what the controller sees")
+    paper = [f"{mean} ± {std}" for mean, std in PAPER_ABLATIONS.get(task, ())]
+    table.add_column("C sees")
+    for name in ("virtual", "actual", "se", *(("paper",) if paper else ())):
+        table.add_column(name, justify="right")
+    for row, (label, found) in enumerate(scores.items()):
+        figures = [_score(found.virtual), _score(found.actual), f"{found.actual['se']:.0f}"]
+        table.add_row(label, *figures, *paper[row : row + 1])
     return table
 
 
