@@ -228,6 +228,7 @@ _ADDED: Mapping[str, Any] = {
     "ends": "drawn",
     "sees": "state",
     "hidden": 0,
+    "fresh": False,
 }
 """What the records of older runs do not name, and what these runs had."""
 
@@ -246,6 +247,8 @@ class ControllerConfig:
     """Evolution of C by CMA-ES."""
 
     generations: int = 30
+    fresh: bool = False
+    """Begin with zeros instead of the run's last controller."""
     search: Search = "weights"
     """What evolves: all weights, or a gain and an offset of each action of the controller it
     begins with, for which few real rollouts suffice."""

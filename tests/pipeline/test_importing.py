@@ -46,7 +46,7 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
     export_round(run, 0, keras_models["controller"].parameters.numpy())
     folder = exported_models(run).folder
     described = manifest.read(folder / "car_racing", "car_racing")
-    assert described["training"]["what"].startswith("published models; gone on")
+    assert described["training"]["what"] == "published models; gone on from there"
     assert described["training"]["seconds"] == 0.0  # as published: nothing was trained since
     assert described["training"]["earlier_machines"] == [None]  # the models do not say
     starts = InitialLatents.read(folder / "car_racing", run.config.task)
@@ -56,6 +56,15 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
             again.get_weights(), keras_models[name].get_weights(), strict=True
         ):
             np.testing.assert_array_equal(weight, expected)
+
+
+def test_what_was_imported_twice_has_gone_on_all_the_same(run: Run, tmp_path: Path) -> None:
+    export_round(run, 0, np.ones(867))
+    again = Run.open(tmp_path / "again", preset("car_racing", "smoke"))
+    import_models(again, run.exports)
+    export_round(again, 0, np.zeros(867))
+    described = manifest.read(again.exports / "car_racing", "car_racing")
+    assert described["training"]["what"] == "published models; gone on from there"
 
 
 def test_its_controller_collects_with_lines_of_progress_alone(run: Run) -> None:

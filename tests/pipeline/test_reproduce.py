@@ -11,6 +11,7 @@ import pytest
 from wm_tf import storage
 from wm_tf.cli import main
 from wm_tf.data.episodes import read_episode
+from wm_tf.pipeline.run import array_digest
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,5 @@ def test_controllers_that_see_less_are_compared(
         "ablation-latent-40-01.npz": (11683,),
         "ablation-state-0-01.npz": (867,),
     }
+    record = json.loads((folder / "stages" / "ablation-state-0-01.json").read_text())
+    assert record["inputs"]["initial"] == array_digest(np.zeros(867))  # not the run's last one

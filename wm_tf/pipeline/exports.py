@@ -34,6 +34,7 @@ STAGES = ("collect", "vision", "memory", *CONTROLLER_STAGES.values())
 """The stages that leave a record, in the order of a round."""
 START_MOMENTS = 1024
 """Real moments that an export holds for dreams to start from."""
+_GONE_ON = "; gone on from there"
 
 
 def export_round(run: Run, round_index: int, controller: np.ndarray | None) -> None:
@@ -139,7 +140,8 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
     if run.adopted("memory", 0):
         published = imported_manifest(run)
         before = published["training"]
-        training["what"] = f"{before.get('what', 'published models')}; gone on from there"
+        what = before.get("what", "published models")
+        training["what"] = what if what.endswith(_GONE_ON) else what + _GONE_ON
         training["seconds"] = before.get("seconds", 0.0)
         training["stages"] |= before.get("stages", {})
         machines = [*before.get("earlier_machines", []), before.get("machine")]

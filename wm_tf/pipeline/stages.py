@@ -90,13 +90,14 @@ def controller_round(
 
     Args:
       env: where the fitness comes from.
-      initial: parameters [N] to begin with; None: the run's last controller, or zeros.
+      initial: parameters [N] to begin with; None: the run's last controller, or zeros where there
+        is none or the configuration says so.
       name: of the stage, for one that is not part of the procedure's rounds.
     """
     task, seed = run.config.task, run.config.seed
     name = name or CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
-    if initial is None:
+    if initial is None and not config.fresh:
         initial = last_parameters(run, round_index, env)
     if initial is None:
         initial = np.zeros(task.controller_size(config.hidden))

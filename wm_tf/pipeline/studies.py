@@ -131,8 +131,8 @@ def _study(
 ) -> Scores:
     task, seed = run.config.task, run.config.seed
     export_round(run, round_index, last_parameters(run, round_index, "dream"))
-    initial = np.zeros(task.controller_size(config.hidden))
-    controller_round(run, executor, round_index, config, initial=initial, name=name)
+    config = dataclasses.replace(config, fresh=True)
+    controller_round(run, executor, round_index, config, name=name)
     arrays, _ = read_state(run.checkpoint(name, round_index), task)
     parameters = arrays["best"]
     many = dataclasses.replace(config, rollouts=episodes, horizon=task.max_steps, dropout=0.0)
