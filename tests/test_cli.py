@@ -374,6 +374,8 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
         ["car_racing", "--round", "1"],
         ["take_cover", "--preset", "paper"],
         ["car_racing", "--preset", "smoke", "--sigma", "0.7", "--horizon", "11"],
+        ["car_racing", "--env", "real", "--round", "20"],
+        ["car_racing", "--env", "real"],
     ):
         assert cli.main(["train-controller", *arguments]) == 0
     desktop = preset("car_racing", "desktop")
@@ -383,6 +385,8 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
     assert seen[3].hyper.sigma == 0.7
     assert seen[3].hyper.horizon == 11
     assert seen[3].hyper.population == preset("car_racing", "smoke").round(0).controller.population
+    assert seen[4].hyper == desktop.round(20).tuning
+    assert seen[5].hyper == desktop.round(0).controller  # a round without fine-tuning
 
 
 def test_help_lists_every_command(capsys: Capture) -> None:

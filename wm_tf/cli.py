@@ -28,7 +28,6 @@ from wm_tf.config import (
     ControllerConfig,
     MemoryConfig,
     PresetName,
-    Stages,
     VisionConfig,
     get_task,
     preset,
@@ -549,7 +548,7 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     takes_task = any(field.name == "task" for field in dataclasses.fields(COMMANDS[name]))
     defaults: dict[str, Any] = {"task": tyro.MISSING} if takes_task else {}
     if name in _HYPER:
-        defaults["hyper"] = getattr(_round(arguments[1:]), _HYPER[name])
+        defaults["hyper"] = _hyper(name, arguments[1:])
     parsed: Callable[[], None] = tyro.cli(
         COMMANDS[name],
         args=arguments[1:],
@@ -559,11 +558,12 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     return parsed
 
 
-def _round(arguments: list[str]) -> Stages:
-    """The hyper-parameters of the preset and round that a command line names."""
+def _hyper(name: str, arguments: list[str]) -> Any:
+    """The hyper-parameters of the preset, round and environment that a command line names."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--preset", default="desktop")
     parser.add_argument("--round", type=int, default=0)
+    parser.add_argument("--env")
     try:
         known, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -572,7 +572,10 @@ def _round(arguments: list[str]) -> Stages:
     task = next((word for word in rest if word in TASKS), None)
     if task is None and rest and not rest[0].startswith("-"):
         get_task(rest[0])
-    return preset(task or next(iter(TASKS)), known.preset).round(known.round)
+    stages = preset(task or next(iter(TASKS)), known.preset).round(known.round)
+    if name == "train-controller" and known.env == "real" and stages.tuning is not None:
+        return stages.tuning
+    return getattr(stages, _HYPER[name])
 
 
 def _show(figures: Mapping[str, Any]) -> None:

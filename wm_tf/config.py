@@ -293,12 +293,14 @@ class ControllerConfig:
 
 @dataclass(frozen=True)
 class Stages:
-    """The hyper-parameters of one round: collect, V, M, C."""
+    """The hyper-parameters of one round: collect, V, M, C, and C in the real environment."""
 
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    tuning: ControllerConfig | None = None
+    """Of the fine-tuning in the real environment, for a round that has one."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +354,19 @@ _SMOKE = _round(
     MemoryConfig(epochs=2),
     ControllerConfig(generations=3, population=16, rollouts=4, horizon=100, selection_episodes=2),
 )
+_CAR_RACING_SMOKE = dataclasses.replace(
+    _SMOKE,
+    collect=dataclasses.replace(_SMOKE.collect, policy="controller"),
+    tuning=ControllerConfig(
+        generations=2,
+        search="actuators",
+        population=4,
+        rollouts=2,
+        horizon=100,
+        patience=50,
+        selection_episodes=2,
+    ),
+)
 
 # The first controllers leave the road, and what that looks like cures the next dream: short rounds.
 _CAR_RACING_EARLY = _round(
@@ -373,9 +388,37 @@ _CAR_RACING_LATE = dataclasses.replace(
         selection_episodes=32,
     ),
 )
+# V has seen random drives alone, slow ones that soon leave the road. Now it sees the others, too.
+_CAR_RACING_SEE = dataclasses.replace(
+    _CAR_RACING_EARLY,
+    vision=VisionConfig(epochs=1, learning_rate=5e-4, decay=0.1),
+    memory=dataclasses.replace(_CAR_RACING_EARLY.memory, epochs=10),
+)
+# What made a dream safe were the controllers that went wrong in it. C begins anew in it, and is
+# then fitted to the real car: how much of each action, and when.
 _CAR_RACING_LAST = dataclasses.replace(
     _CAR_RACING_LATE,
-    memory=dataclasses.replace(_CAR_RACING_LATE.memory, decay=0.1),
+    collect=dataclasses.replace(_CAR_RACING_LATE.collect, episodes=64),
+    memory=dataclasses.replace(_CAR_RACING_LATE.memory, epochs=16, decay=0.1),
+    controller=ControllerConfig(
+        generations=45,
+        fresh=True,
+        rollouts=16,
+        horizon=500,
+        temperature=1.15,
+        selection_interval=5,
+        selection_episodes=48,
+    ),
+    tuning=ControllerConfig(
+        generations=12,
+        search="actuators",
+        population=12,
+        rollouts=12,
+        sigma=0.25,
+        patience=100,
+        selection_interval=3,
+        selection_episodes=64,
+    ),
 )
 
 _TAKE_COVER_CONTROLLER = ControllerConfig(
@@ -415,7 +458,7 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
         ),
     ),
     ("car_racing", "desktop"): (
-        10,
+        9,
         (
             _round(
                 CollectConfig(episodes=500, patience=100),
@@ -423,12 +466,13 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
                 MemoryConfig(epochs=20, batch_size=32),
                 ControllerConfig(generations=16, horizon=300, selection_interval=16),
             ),
-            *3 * (_CAR_RACING_EARLY,),
-            *3 * (_CAR_RACING_LATE,),
+            *2 * (_CAR_RACING_EARLY,),
+            _CAR_RACING_SEE,
+            *4 * (_CAR_RACING_LATE,),
             _CAR_RACING_LAST,
         ),
     ),
-    ("car_racing", "smoke"): (2, (_SMOKE,)),
+    ("car_racing", "smoke"): (2, (_SMOKE, _CAR_RACING_SMOKE)),
     ("take_cover", "paper"): (
         1,
         (

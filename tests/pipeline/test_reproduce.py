@@ -31,10 +31,12 @@ def _checkpoints(folder: Path) -> dict[str, str]:
 
 
 def test_every_round_leaves_its_results(folder: Path) -> None:
-    names = {"vision", "memory", "controller"}
-    assert set(_checkpoints(folder)) == {f"{name}-{r:02d}.npz" for name in names for r in (0, 1)}
-    stages = [storage.read_json(path) for path in (folder / "stages").iterdir()]
-    assert len(stages) == 8 and all(stage["done"] for stage in stages)
+    names = {f"{name}-{r:02d}" for name in ("vision", "memory", "controller") for r in (0, 1)}
+    names |= {"controller-real-01"}
+    assert set(_checkpoints(folder)) == {f"{name}.npz" for name in names}
+    stages = {path.stem: storage.read_json(path) for path in (folder / "stages").iterdir()}
+    assert stages.keys() == names | {"collect-00", "collect-01"}
+    assert all(stage["done"] for stage in stages.values())
     for name in ("contact_sheet.png", "training.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -48,6 +50,13 @@ def test_the_second_round_is_driven_by_the_controller(folder: Path) -> None:
         for index in ("00", "01")
     }
     assert policies["00"] == "random" and policies["01"].startswith("controller")
+
+
+def test_the_last_controller_is_fine_tuned_in_the_real_environment(folder: Path) -> None:
+    record = storage.read_json(folder / "stages" / "controller-real-01.json")
+    assert record["inputs"]["env"] == "real" and record["inputs"]["search"] == "actuators"
+    dreamt, _ = storage.read_npz(folder / "checkpoints" / "controller-01.npz")
+    assert record["inputs"]["initial"] == array_digest(dreamt["best"])
 
 
 def test_a_finished_run_is_not_done_again(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""The whole procedure: collect, V, M, C, and again with the new controller."""
+"""The whole procedure: collect, V, M, C, and again with the new controller.
+
+A round may end in the real environment, where C is fine-tuned.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
             memory_round(run, index, stages.memory)
         if not run.adopted("controller", index):
             controller_round(run, executor, index, stages.controller)
+        if stages.tuning is not None:
+            controller_round(run, executor, index, stages.tuning, env="real")
     export_round(run, rounds - 1, best_of_round(run, rounds - 1).parameters)
     storage.write_bytes(run.folder / "contact_sheet.png", draw_contact_sheet(run, rounds - 1))
     tried = selections(run)
