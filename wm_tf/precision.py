@@ -13,9 +13,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 """auto: bfloat16 where the processor gains from it."""
 
 _FAST_BFLOAT16 = ({"amx_bf16"}, {"avx512_bf16", "AuthenticAMD"})
-"""Words of /proc/cpuinfo that tell of it. avx512_bf16 alone is not enough: a Xeon whose AMX a virtual
-machine hides trained V and M 1.4 times as slowly in bfloat16 as in float32. An EPYC of Zen 5, which
-has no AMX, multiplies large matrices 1.9 to 2.4 times as fast."""
+"""Words of /proc/cpuinfo that tell of it. avx512_bf16 alone is not enough: a Xeon whose AMX a
+virtual machine hides trained V and M 1.4 times as slowly in bfloat16 as in float32. An EPYC of
+Zen 5, which has no AMX, multiplies large matrices 1.9 to 2.4 times as fast."""
 
 
 def compute_dtype(precision: Precision) -> Literal["float32", "bfloat16"]:

@@ -58,6 +58,7 @@ def python_loop(
     temperature: float = 1.0,
     mask: np.ndarray | None = None,
     end: EndRule = NEVER,
+    patience: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One candidate in R dreams, step by step: (returns, lengths), each [R].
 
@@ -66,6 +67,7 @@ def python_loop(
     count = len(start.latent)
     latent, h, c = start.latent, start.h, start.c
     total, length, alive = np.zeros(count), np.zeros(count), np.ones(count)
+    unrewarded = np.zeros(count)
     for t in range(horizon):
         seen = controller.features(TASK, latent, h, c)
         action = controller.act(TASK, parameters.astype(np.float32), seen)
@@ -81,6 +83,9 @@ def python_loop(
         elif end.rule == "sampled":
             alive *= 1.0 / (1.0 + odds)
             alive[alive < population.ENDED] = 0.0
+        unrewarded = np.where(step.reward.numpy() > 0, 0, unrewarded + 1)
+        if patience:
+            alive[unrewarded >= patience] = 0.0
     return total, length
 
 
@@ -97,6 +102,18 @@ def test_candidates_are_rolled_out_as_by_a_plain_loop(memory: Memory, hidden: in
         np.testing.assert_allclose(result.returns[row], total, **TOLERANCE)
     assert np.ptp(result.returns, axis=0).min() > 0.01  # candidates differ ...
     assert np.ptp(result.returns, axis=1).min() > 0.01  # ... and so do dreams
+
+
+def test_a_dream_without_expected_reward_is_given_up(memory: Memory) -> None:
+    parameters, start = candidates(3), starts(8)
+    rollout = PopulationRollout(TASK, memory, NEVER)
+    result = rollout(parameters, start, seed=5, horizon=120, patience=3)
+    for row, candidate in enumerate(parameters):
+        total, length = python_loop(memory, candidate, start, seed=5, horizon=120, patience=3)
+        np.testing.assert_array_equal(result.lengths[row], length)
+        np.testing.assert_allclose(result.returns[row], total, **TOLERANCE)
+    assert result.lengths.min() < 30  # some are given up, by no means all after three steps
+    assert result.lengths.max() > 3
 
 
 @pytest.mark.parametrize("odds_correction", [1.0, 3.0])

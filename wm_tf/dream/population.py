@@ -12,6 +12,9 @@ A dream's end is drawn or, for the fitness of candidates, reckoned with: what co
 counts by the probability that the dream goes on. That is the mean over all draws, which says more
 about a candidate than one draw does.
 
+A dream may also be given up, like a real rollout, when M has expected no reward for a while. A car
+that has left the road comes back in the dream more often than it does in reality.
+
 The loop is run in segments, and between them the dreams that have ended are left out: where most
 controllers die early, most of the work is theirs who do not.
 """
@@ -67,6 +70,7 @@ class _Rows(NamedTuple):
     alive: tf.Tensor  # probability that the dream goes on, [B]; 0 or 1 where ends are drawn
     total: tf.Tensor  # return so far, [B]
     length: tf.Tensor  # steps so far, [B]
+    unrewarded: tf.Tensor  # steps since one of which a reward above 0 was expected, int32 [B]
 
 
 class _Weights(NamedTuple):
@@ -132,6 +136,7 @@ class PopulationRollout:
         horizon: int,
         temperature: float = 1.0,
         dropout: float = 0.0,
+        patience: int = 0,
     ) -> DreamReturns:
         """Rolls out all candidates.
 
@@ -142,6 +147,7 @@ class PopulationRollout:
           horizon: steps at most; the loop stops earlier if all dreams have ended.
           temperature: greater than 0.
           dropout: share of M's outputs hidden from its heads, one mask per dream.
+          patience: a dream ends after so many steps without an expected reward above 0 (0: never).
         """
         population, rollouts = len(parameters), len(starts.latent)
         returns = np.zeros(population * rollouts, np.float32)
@@ -157,6 +163,7 @@ class PopulationRollout:
                     min(first + SEGMENT, horizon),
                     temperature,
                     rollouts,
+                    patience,
                 )
             )
             returns[places], lengths[places] = rows.total.numpy(), rows.length.numpy()
@@ -188,6 +195,7 @@ class PopulationRollout:
             alive=tf.ones([count]),
             total=tf.zeros([count]),
             length=tf.zeros([count]),
+            unrewarded=tf.zeros([count], tf.int32),
         )
 
     def _dropout_mask(self, rollouts: int, seed: int, dropout: float) -> tf.Tensor:
@@ -215,13 +223,14 @@ class PopulationRollout:
             "alive": ([], tf.float32),
             "total": ([], tf.float32),
             "length": ([], tf.float32),
+            "unrewarded": ([], tf.int32),
         }
         rows: dict[str, Any] = {
             name: tf.TensorSpec([None, *shape], kind) for name, (shape, kind) in columns.items()
         }
         rows["layers"] = layers
         integer = tf.TensorSpec([], tf.int32)
-        return [rows, integer, integer, integer, tf.TensorSpec([], tf.float32), integer]
+        return [rows, integer, integer, integer, tf.TensorSpec([], tf.float32), integer, integer]
 
     def _segment(
         self,
@@ -231,13 +240,15 @@ class PopulationRollout:
         last: Any,
         temperature: Any,
         rollouts: Any,
+        patience: Any,
     ) -> dict[str, Any]:
         """Steps `first` to `last` of the rows: what changes of them."""
         layers, mask, rollout = (rows[name] for name in ("layers", "mask", "rollout"))
         weights = _Weights.of(self._memory, self._dtype)
         size, mixtures = self._task.latent_size, self._task.mixtures
 
-        def step(t: Any, latent: Any, h: Any, c: Any, alive: Any, total: Any, length: Any) -> Any:
+        def step(t: Any, *before: Any) -> Any:
+            latent, h, c, alive, total, length, unrewarded = before
             inputs = controller.features(self._task, latent, h, c)
             action = controller.act_by_layers(self._task, layers, inputs)
             seen = tf.concat([latent, action, h], -1)
@@ -267,9 +278,11 @@ class PopulationRollout:
                 uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
                 ended = has_ended(self._end, done_probability, tf.gather(uniform, rollout))
                 alive *= 1.0 - tf.cast(ended, tf.float32)
-            return t + 1, latent, h, c, alive, total, length
+            unrewarded = tf.where(reward[:, 0] > 0.0, 0, unrewarded + 1)
+            alive = tf.where((patience > 0) & (unrewarded >= patience), 0.0, alive)
+            return t + 1, latent, h, c, alive, total, length, unrewarded
 
-        names = ("latent", "h", "c", "alive", "total", "length")
+        names = ("latent", "h", "c", "alive", "total", "length", "unrewarded")
         _, *following = tf.while_loop(
             lambda t, latent, h, c, alive, *_: (t < last) & (tf.reduce_max(alive) > 0.0),
             step,

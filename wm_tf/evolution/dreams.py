@@ -80,6 +80,7 @@ def dream(chunk: DreamChunk) -> DreamReturns:
         horizon=config.horizon,
         temperature=config.temperature,
         dropout=config.dropout,
+        patience=config.patience,
     )
 
 

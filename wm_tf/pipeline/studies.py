@@ -135,7 +135,9 @@ def _study(
     controller_round(run, executor, round_index, config, name=name)
     arrays, _ = read_state(run.checkpoint(name, round_index), task)
     parameters = arrays["best"]
-    many = dataclasses.replace(config, rollouts=episodes, horizon=task.max_steps, dropout=0.0)
+    many = dataclasses.replace(
+        config, rollouts=episodes, horizon=task.max_steps, dropout=0.0, patience=0
+    )
     models = exported_models(run)
     dreams = dream_all(
         executor, parameters[np.newaxis],
