@@ -370,12 +370,11 @@ _CAR_RACING_SMOKE = dataclasses.replace(
 )
 
 # The first controllers leave the road, and what that looks like cures the next dream: short rounds.
-# In the dream a car that left the road is back soon, in reality never: hence the dreams' patience.
 _CAR_RACING_EARLY = _round(
-    CollectConfig(episodes=32, policy="controller", noise=0.1, patience=100),
+    CollectConfig(episodes=32, policy="controller", noise=0.1, patience=200),
     VisionConfig(epochs=0),
     MemoryConfig(epochs=6, batch_size=32),
-    ControllerConfig(generations=15, sigma=0.12, horizon=500, patience=30, selection_interval=8),
+    ControllerConfig(generations=15, sigma=0.12, horizon=500, selection_interval=8),
 )
 # V has seen random drives alone, slow ones that soon leave the road. Now it sees the others, too.
 _CAR_RACING_SEE = dataclasses.replace(
@@ -386,21 +385,21 @@ _CAR_RACING_SEE = dataclasses.replace(
 # From here on the dream is close to the real task: what counts is M's precision, and small steps.
 _CAR_RACING_LATE = dataclasses.replace(
     _CAR_RACING_EARLY,
-    collect=dataclasses.replace(_CAR_RACING_EARLY.collect, episodes=48),
     memory=MemoryConfig(epochs=10, random_share=0.2, batch_size=32),
     controller=ControllerConfig(
         generations=20,
         sigma=0.08,
         horizon=500,
         temperature=1.15,
-        patience=30,
         selection_interval=5,
         selection_episodes=32,
     ),
 )
-# C begins anew in the last dream, and is then fitted to the real car: how much of each action.
+# A dream brings the car back that left the road, as reality does not: the last one gives it up. C
+# begins anew in it, and is then fitted to the real car: how much of each action, and when.
 _CAR_RACING_LAST = dataclasses.replace(
     _CAR_RACING_LATE,
+    collect=dataclasses.replace(_CAR_RACING_LATE.collect, episodes=64),
     memory=dataclasses.replace(_CAR_RACING_LATE.memory, epochs=16, decay=0.1),
     controller=dataclasses.replace(
         _CAR_RACING_LATE.controller,
@@ -408,11 +407,12 @@ _CAR_RACING_LAST = dataclasses.replace(
         fresh=True,
         rollouts=16,
         sigma=0.1,
+        patience=30,
         selection_interval=10,
         selection_episodes=48,
     ),
     tuning=ControllerConfig(
-        generations=12,
+        generations=18,
         search="actuators",
         population=12,
         rollouts=12,
@@ -466,7 +466,7 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
                 CollectConfig(episodes=500, patience=100),
                 VisionConfig(epochs=3, frame_stride=2, learning_rate=5e-4),
                 MemoryConfig(epochs=20, batch_size=32),
-                ControllerConfig(generations=16, horizon=300, patience=30, selection_interval=16),
+                ControllerConfig(generations=16, horizon=300, selection_interval=16),
             ),
             *2 * (_CAR_RACING_EARLY,),
             _CAR_RACING_SEE,

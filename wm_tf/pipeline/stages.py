@@ -54,9 +54,11 @@ def vision_round(run: Run, round_index: int, config: VisionConfig, devices: int 
 def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int = 1) -> Values:
     """Trains M on all episodes so far, going on from the round before."""
     task, seed = run.config.task, run.config.seed
-    latents = encode_rounds(run, round_index)
+    # Not by their latents: those are of the last V that encoded them, perhaps of a later round's.
+    seen = [*run.episodes(round_index), run.required_checkpoint("vision", round_index)]
 
     def train(places: Places, epochs: int) -> Values:
+        latents = encode_rounds(run, round_index)
         with strategy(devices, config.batch_size).scope():
             memory = make_memory(task, config, seed)
         data = training_part(latents)
@@ -73,7 +75,7 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         figures = measure_memory(memory, held_out_part(latents), task, weight)
         return {**figures, **ends, "seconds": seconds}
 
-    return _training_stage(run, "memory", round_index, config, latents, train)
+    return _training_stage(run, "memory", round_index, config, seen, train)
 
 
 def controller_round(
@@ -176,6 +178,7 @@ def _training_stage(
     """A stage that trains a model on `data`, on from its checkpoint of the rounds before.
 
     Args:
+      data: the files that it learns from.
       train: trains up to a number of epochs in total, and returns held-out figures and the
         ``seconds`` of training, those of the rounds before included.
     """
