@@ -190,6 +190,23 @@ def test_a_stage_without_those_before_it_is_refused(
     assert reason in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("train-vision", "car_racing", "--round", "1"), "--epochs: expected at least 1, got 0"),
+        (
+            ("train-controller", "car_racing", "--fresh", "--init", "saved_models"),
+            "--fresh begins with zeros, --init with a controller",
+        ),
+    ],
+)
+def test_what_would_do_nothing_is_refused(
+    capsys: Capture, run: Path, arguments: tuple[str, ...], reason: str
+) -> None:
+    assert reason in refused_in_a_line(capsys, *arguments, "--run", run)
+    assert not run.exists()
+
+
 def test_a_run_of_another_task_is_refused(capsys: Capture, run: Path) -> None:
     Run.open(run, preset("take_cover", "smoke"))
     message = refused_in_a_line(capsys, "collect", "car_racing", "--run", run)

@@ -48,26 +48,35 @@ ModelsFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[MOD
 
 
 @dataclass(frozen=True)
-class _Training:
-    """What every training command takes."""
+class _WithRun:
+    """What every command takes that works on a run."""
 
     task: TaskName
     """car_racing or take_cover."""
     run: Path | None = None
     """Folder of the run (default: runs/TASK)."""
+    skip_corrupt: bool = False
+    """Leave damaged episodes out, and count them, instead of stopping at the first."""
+
+    @property
+    def folder(self) -> Path:
+        return self.run or Path("runs") / self.task
+
+
+@dataclass(frozen=True)
+class _Training(_WithRun):
+    """What every training command takes."""
+
     preset: PresetName = "desktop"
     """Where the defaults of the hyper-parameters come from."""
     seed: int = 1
     """Of everything random in the run."""
-    skip_corrupt: bool = False
-    """Leave damaged episodes out, and count them, instead of stopping at the first."""
 
     def open(self) -> Run:
         from wm_tf.pipeline.run import Run
 
-        folder = self.run or Path("runs") / self.task
         config = preset(self.task, self.preset, self.seed)
-        return Run.open(folder, config, self.skip_corrupt)
+        return Run.open(self.folder, config, self.skip_corrupt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +146,8 @@ class TrainVision(_Fitting):
         import_tensorflow()
         from wm_tf.pipeline.stages import vision_round
 
+        if self.hyper.epochs == 0:
+            raise UserError("--epochs: expected at least 1, got 0: this round keeps V as it is")
         _show(vision_round(self.open(), self.round, self.hyper, self.devices))
 
 
@@ -184,6 +195,8 @@ class TrainController(_Playing, _Stage):
         from wm_tf.pipeline.exports import controller_of, export_round
         from wm_tf.pipeline.stages import controller_round
 
+        if self.hyper.fresh and self.init is not None:
+            raise UserError("--fresh begins with zeros, --init with a controller: expected one")
         run = self.open()
         initial = None if self.init is None else controller_of(self.init, self.task)
         with self.players() as executor:
@@ -192,9 +205,13 @@ class TrainController(_Playing, _Stage):
 
 
 @dataclass(frozen=True)
-class Export(_Training):
+class Export(_WithRun):
     """Publish the run's best models as SavedModels with manifest and model card."""
 
+    preset: PresetName | None = None
+    """Of the run (default: the one that it was begun with)."""
+    seed: int | None = None
+    """Of the run (default: the one that it was begun with)."""
     out: Path | None = None
     """Folder that holds the task's folder (default: saved_models, or tflite for that format)."""
     format: Literal["savedmodel", "tflite"] = "savedmodel"
@@ -212,6 +229,14 @@ class Export(_Training):
             print_converted(convert(self.models, self.task, out))
         else:
             print(publish(self.open(), out))
+
+    def open(self) -> Run:
+        from wm_tf.pipeline.run import Run, begun_with
+
+        held = begun_with(self.folder)
+        name = self.preset or held.get("preset", "desktop")
+        seed = held.get("seed", 1) if self.seed is None else self.seed
+        return Run.open(self.folder, preset(self.task, name, seed), self.skip_corrupt)
 
 
 @dataclass(frozen=True)

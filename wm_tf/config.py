@@ -173,7 +173,7 @@ class VisionConfig:
     batch_size: int = 100
     learning_rate: float = 1e-4
     decay: float = 1.0
-    """The learning rate falls to this share of it over the epochs of a training."""
+    """The learning rate falls to this share of it from a training's first epoch to its last."""
     kl_tolerance: float = 0.5
     """A frame's KL divergence is not pushed below this value times the latent size."""
     precision: Precision = "auto"
@@ -198,7 +198,7 @@ class MemoryConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     decay: float = 1.0
-    """The learning rate falls to this share of it over the epochs of a training."""
+    """The learning rate falls to this share of it from a training's first epoch to its last."""
     gradient_clip: float = 1.0
     """Gradients are clipped to this norm."""
     dropout: float = 0.05
@@ -379,7 +379,7 @@ _CAR_RACING_EARLY = _round(
 # V has seen random drives alone, slow ones that soon leave the road. Now it sees the others, too.
 _CAR_RACING_SEE = dataclasses.replace(
     _CAR_RACING_EARLY,
-    vision=VisionConfig(epochs=1, learning_rate=5e-4, decay=0.1),
+    vision=VisionConfig(epochs=1, learning_rate=5e-4),
     memory=dataclasses.replace(_CAR_RACING_EARLY.memory, epochs=10),
 )
 # From here on the dream is close to the real task: what counts is M's precision, and small steps.

@@ -12,9 +12,10 @@ import pytest
 
 from wm_tf import storage
 from wm_tf.config import preset
+from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.errors import UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
-from wm_tf.pipeline.ends import end_rule
+from wm_tf.pipeline.ends import end_rule, measure_ends
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
@@ -88,7 +89,8 @@ def train(run: Run, round_index: int) -> dict[str, Any]:
         storage.write_npz(path, {"weights": np.zeros(1)})
         return [path], {"trained": True}
 
-    return run.stage("memory", round_index, {"data": "other"}, work, goal=20, partial=[path])
+    inputs = {"data": "other", "done_positive_weight": 10.0}
+    return run.stage("memory", round_index, inputs, work, goal=20, partial=[path])
 
 
 def test_the_first_round_is_not_trained_again(run: Run) -> None:
@@ -129,3 +131,38 @@ def test_without_models_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         import_models(run, tmp_path / "nowhere")
     assert run.rounds() == 0
+
+
+def write_still_episode(run: Run) -> None:
+    frames, actions = np.zeros((4, 64, 64, 3), np.uint8), np.zeros((3, 3), np.float32)
+    still = Episode(frames, actions, np.zeros(3, np.float32), False, True, False, 1, "random")
+    write_episode(episode_path(run.rollouts(0), 0), still, run.config.task)
+
+
+def test_a_second_import_keeps_the_history_of_the_first(run: Run, tmp_path: Path) -> None:
+    write_still_episode(run)
+    train(run, 1)
+    path = run.checkpoint("memory", 1)
+    path.write_bytes(run.checkpoint("memory", 0).read_bytes())
+    export_round(run, 1, np.ones(867))
+    again = Run.open(tmp_path / "again", preset("car_racing", "smoke"))
+    import_models(again, run.exports)
+    record = again.stage_record("memory", 0)
+    first = run.stage_record("memory", 1)
+    assert record is not None and first is not None
+    assert record["result"]["trained"] and record["seconds"] == first["seconds"]
+    write_still_episode(again)
+    train(again, 1)
+    again.checkpoint("memory", 1).write_bytes(path.read_bytes())
+    export_round(again, 1, np.ones(867))
+    stages = manifest.read(again.exports / "car_racing", "car_racing")["training"]["stages"]
+    assert {"then memory-01", "then then memory-01"} <= stages.keys()
+
+
+def test_without_exploring_games_the_published_rule_of_the_end_stays(run: Run) -> None:
+    record = run.stage_record("memory", 0)
+    assert record is not None
+    memory = load_memory(run, 0)
+    found = measure_ends(run, 1, memory, [run.latents(1) / "episode-000000.npz"], 10.0)
+    assert found == {name: record["result"][name] for name in found}
+    assert found["end_rule"] == "never"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import pytest
 
 from wm_tf import storage
 from wm_tf.cli import main
+from wm_tf.config import preset
 from wm_tf.data.episodes import read_episode
-from wm_tf.pipeline.run import array_digest
+from wm_tf.pipeline.checkpoints import best_of_round, controllers
+from wm_tf.pipeline.exports import exported_sources
+from wm_tf.pipeline.run import Run, array_digest
+from wm_tf.serving import manifest
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,17 @@ def test_a_finished_run_is_not_done_again(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in changed} == changed
 
 
+def test_a_controller_of_other_networks_is_none_of_the_rounds(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "checkpoints", "stages"):
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        copy(folder / name, tmp_path / name)
+    run = Run.open(tmp_path, preset("car_racing", "smoke"))
+    assert [made.round_index for made in controllers(run)] == [0, 1, 1]
+    first, second = run.checkpoint("memory", 0), run.checkpoint("memory", 1)
+    second.write_bytes(first.read_bytes())  # as if M had been trained again
+    assert [made.round_index for made in controllers(run)] == [0]
+
+
 def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
     path = folder / "checkpoints" / "controller-01.npz"
     before, _ = storage.read_npz(path)
@@ -80,10 +96,23 @@ def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
         np.testing.assert_array_equal(before[name], after[name])
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--preset", "desktop"), ("--seed", "2")])
+def test_a_run_of_another_preset_or_seed_is_not_gone_on_with(
+    folder: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    before = _checkpoints(folder)
+    command = ["reproduce", "car_racing", "--run", str(folder), "--preset", "smoke", flag, value]
+    assert main(command) == 2
+    assert f"{flag}: expected" in capsys.readouterr().err
+    assert _checkpoints(folder) == before
+    assert _reproduce(folder) == 0  # it is still what it was
+
+
 def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "models"
-    command = ["--preset", "smoke", "--run", str(folder), "--out", str(out)]
-    assert main(["export", "car_racing", *command]) == 0
+    assert main(["export", "car_racing", "--run", str(folder), "--out", str(out)]) == 0
+    described = manifest.read(out / "car_racing", "car_racing")  # of the run, not of the command
+    assert described["training"]["what"] == "smoke preset, 2 rounds"
     assert main(["verify", str(out)]) == 0
     assert (out / "car_racing" / "contact_sheet.png").exists()
     scores = []
@@ -115,6 +144,10 @@ def test_controllers_are_swept_over_temperatures(
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     swept = _checkpoints(folder)
     assert {name: swept[name] for name in published} == published  # the run's own are left alone
+    run = Run.open(folder, preset("car_racing", "smoke"))
+    sources = exported_sources(run)
+    assert sources is not None
+    assert sources["controller"] == array_digest(best_of_round(run, 1).parameters)
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
 
 

@@ -22,6 +22,7 @@ from wm_tf.data.episodes import (
 )
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 from wm_tf.pipeline.checkpoints import networks
+from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
 
@@ -138,6 +139,29 @@ def test_a_finished_stage_that_is_repeated_in_vain_is_not_done(run: Run, work: W
     work.fails = False
     stage(run, work, goal=1)
     assert len(work.went_on) == 3
+
+
+def test_a_finished_stage_that_goes_on_is_not_done_until_it_is(run: Run, work: Work) -> None:
+    stage(run, work)
+    found = []
+
+    def look() -> tuple[list[Path], dict[str, Any]]:  # as after SIGKILL
+        found.append(run.stage_record("train", 0))
+        return work()
+
+    run.stage("train", 0, {"inputs": 1}, look, goal=2, partial=[work.path])
+    assert found == [None]
+    assert run.stage_record("train", 0) is not None
+
+
+def test_a_memory_whose_training_was_interrupted_has_no_rule_of_the_end(run: Run) -> None:
+    def interrupted() -> tuple[list[Path], dict[str, Any]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("memory", 0, {"data": 1}, interrupted, goal=2)
+    with pytest.raises(UserError, match="M in round 0 was interrupted; train-memory --round 0"):
+        end_rule(run, 0)
 
 
 def test_stages_and_rounds_are_apart(run: Run, work: Work) -> None:

@@ -59,7 +59,10 @@ class Evolved:
 
 
 def controllers(run: Run) -> list[Evolved]:
-    """The run's controllers in the order of their making."""
+    """The run's controllers in the order of their making.
+
+    One that was evolved for other networks than its round has now is left out.
+    """
     found = []
     for round_index in range(run.rounds()):
         for env, name in CONTROLLER_STAGES.items():
@@ -67,7 +70,10 @@ def controllers(run: Run) -> list[Evolved]:
             if path.exists():
                 from wm_tf.evolution.train import read_state
 
-                arrays, _ = read_state(path, run.config.task)
+                arrays, metadata = read_state(path, run.config.task)
+                made_for = metadata["facts"].get("networks")  # imported ones came with theirs
+                if made_for is not None and made_for != networks(run, round_index):
+                    continue
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
                 best = max((score for _, score, _ in tried), default=-np.inf)
                 found.append(Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env))

@@ -10,6 +10,7 @@ import numpy as np
 from wm_tf import seeding
 from wm_tf.data.latents import read_latents
 from wm_tf.dream.survival import RANDOM_DREAMS_PER_CALL, choose_end_rule, random_dreams
+from wm_tf.errors import UserError
 from wm_tf.models import Memory
 from wm_tf.pipeline.run import Run, Values
 from wm_tf.seeding import Purpose
@@ -34,10 +35,13 @@ def measure_ends(
 
     Returns:
       ``end_rule``, ``end_value``, ``end_odds_correction``, and that policy's mean survival in
-      steps: ``survival_real``, ``survival_dream_T`` for each temperature T.
+      steps: ``survival_real``, ``survival_dream_T`` for each temperature T. A run that began with
+      published models may have no episodes of that policy: then their rule stays.
     """
     task, seed = run.config.task, run.config.seed
     first = [path for path in latents if path.parent == run.latents(0)]
+    if not first:
+        return _values(end_rule(run, round_index - 1))
     real = float(np.mean([read_latents(path, task).steps for path in first]))
     random = seeding.generator(seed, Purpose.MEMORY, round_index, 1)
     starts = choose_starts(memory, first, task, count=DREAMS, random=random)
@@ -54,20 +58,31 @@ def measure_ends(
         f"survival_dream_{temperature:g}": float(dreamt.lengths(rule).mean())
         for temperature, dreamt in dreams.items()
     }
+    return {**_values(rule), "survival_real": real, **survival}
+
+
+def _values(rule: EndRule) -> Values:
     return {
         "end_rule": rule.rule,
         "end_value": rule.value,
         "end_odds_correction": rule.odds_correction,
-        "survival_real": real,
-        **survival,
     }
 
 
 def end_rule(run: Run, round_index: int) -> EndRule:
-    """How the dreams of the M that a round has end: as `measure_ends` chose, or never."""
+    """How the dreams of the M that a round has end: as `measure_ends` chose, or never.
+
+    Raises:
+      UserError: the training of that M was interrupted.
+    """
     for index in range(round_index, -1, -1):
-        record = run.stage_record("memory", index)
+        record = run.record("memory", index)
         if record is not None:
+            if not record["done"]:
+                raise UserError(
+                    f"{run.folder}: the training of M in round {index} was interrupted; "
+                    f"train-memory --round {index} goes on"
+                )
             result = record["result"]
             if "end_odds_correction" in result:
                 return EndRule(

@@ -71,10 +71,10 @@ def publish(run: Run, out: Path) -> Path:
 
 
 def draw_contact_sheet(run: Run, round_index: int) -> bytes:
-    """A PNG of what V and M of a round make of a held-out episode of the first round."""
+    """A PNG of what V and M of a round make of the first held-out episode."""
     vision, memory = load_vision(run, round_index), load_memory(run, round_index)
     task = run.config.task
-    held_out = held_out_part(run.episodes(0))[0]
+    held_out = held_out_part(run.episodes(round_index))[0]
     starts = _starts(run, memory, round_index)
     return pictures.contact_sheet(task, vision, memory, starts, read_episode(held_out, task))
 
@@ -156,6 +156,8 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
             if not record.get("adopted") and not (unseen and name.startswith("collect"))
         }
         prefix = "then "
+        while any(prefix + name in training["stages"] for name in records):
+            prefix = "then " + prefix
     for name, record in records.items():
         training["seconds"] += record["seconds"]
         training["stages"][prefix + name] = {**record["result"], "seconds": record["seconds"]}
@@ -173,7 +175,10 @@ def _export(
     task = run.config.task
     memory = load_memory(run, round_index)
     training, inputs = _history(run, round_index)
+    evolved = run.stage_record(CONTROLLER_STAGES["dream"], round_index)
     temperature = run.config.round(round_index).controller.temperature
+    if evolved is not None:
+        temperature = evolved["inputs"].get("temperature", temperature)
     if _has_imported_memory(run, round_index):
         temperature = imported_manifest(run)["temperature"]
     facts = manifest.Facts(

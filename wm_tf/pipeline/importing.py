@@ -80,7 +80,11 @@ def _check_free(run: Run, inputs: Values) -> None:
 def _history(published: Values, model: str) -> tuple[float, Values]:
     """(seconds of all trainings of a model, the figures of the last one) by its manifest."""
     stages = published["training"].get("stages", {})
-    records = [record for name, record in stages.items() if name.startswith(f"{model}-")]
+    records = [
+        record
+        for name, record in stages.items()
+        if name.rsplit("then ", 1)[-1].startswith(f"{model}-")
+    ]
     figures = dict(records[-1]) if records else {}
     figures.pop("seconds", None)
     return sum(record["seconds"] for record in records), figures

@@ -30,7 +30,11 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
 
     At the end a table of the rounds is printed, and `contact_sheet.png` and `training.png` are
     written into the run's folder.
+
+    Raises:
+      UserError: the run was begun with another preset or seed.
     """
+    run.check_begun_alike()
     rounds = run.config.iterations if iterations is None else iterations
     for index in range(rounds):
         stages = run.config.round(index)

@@ -1,6 +1,6 @@
 """A run on disk: where each thing is, and which stages are done.
 
-    config.json           task, preset and seed
+    config.json           task, and the preset and seed that it was begun with
     imported.json         the manifest of the models that it began with, if it did, and
     initial_latents.npz   where their dreams start
     rollouts/RR/          episodes of round RR
@@ -34,6 +34,7 @@ from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 FORMAT_VERSION = 1
+_CONFIG = "config.json"
 
 Values = dict[str, Any]
 
@@ -55,26 +56,35 @@ class Run:
           UserError: the folder belongs to a run of another task.
           DamagedFile: its config.json is damaged.
         """
-        path = folder / "config.json"
         content = {
             "format_version": FORMAT_VERSION,
             "task": config.task.name,
             "preset": config.preset,
             "seed": config.seed,
         }
-        if path.exists():
-            held = storage.read_json(path)
-            for key in ("format_version", "task"):
-                if held.get(key) != content[key]:
-                    raise UserError(
-                        f"{path}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
-                    )
-        else:
-            held = {}
+        path, held = folder / _CONFIG, begun_with(folder)
+        for key in ("format_version", "task"):
+            if held and held.get(key) != content[key]:
+                raise UserError(
+                    f"{path}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
+                )
         storage.remove_leftovers(folder)
-        if held != content:
+        if not held:
             storage.write_json(path, content)
         return cls(folder, config, skip_corrupt)
+
+    def check_begun_alike(self) -> None:
+        """Raises UserError if the run was begun with another preset or seed.
+
+        What is left of those would be taken for what the procedure itself has made.
+        """
+        held = begun_with(self.folder)
+        for key, asked in (("preset", self.config.preset), ("seed", self.config.seed)):
+            if held.get(key, asked) != asked:
+                raise UserError(
+                    f"--{key}: expected {held[key]}, with which {self.folder} was begun, "
+                    f"got {asked}; another run needs another --run"
+                )
 
     @property
     def exports(self) -> Path:
@@ -169,6 +179,9 @@ class Run:
             record = {**self._kind, **begun}
             storage.write_json(path, record)
         if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
+            if record["done"]:  # until it is again, whatever ends this process
+                record["done"] = False
+                storage.write_json(path, record)
             start = time.monotonic()
             try:
                 files, result = work()
@@ -250,6 +263,16 @@ class Run:
             return all(storage.stamp(self.folder / name) == stamp for name, stamp in files.items())
         except DamagedFile:
             return False
+
+
+def begun_with(folder: Path) -> Values:
+    """The task, preset and seed of a run's folder; empty where no run was begun.
+
+    Raises:
+      DamagedFile: it is damaged.
+    """
+    path = folder / _CONFIG
+    return storage.read_json(path) if path.exists() else {}
 
 
 def identity(config: Any, goal: str) -> Values:

@@ -22,7 +22,7 @@ from wm_tf.evolution.dreams import dream_all
 from wm_tf.evolution.fitness import real_returns
 from wm_tf.evolution.train import read_state
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.checkpoints import last_parameters
+from wm_tf.pipeline.checkpoints import best_of_round, controllers, last_parameters
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import controller_round
@@ -39,9 +39,9 @@ PAPER = {
 """Virtual and actual score, each mean and standard deviation (Ha & Schmidhuber 2018, table 2)."""
 
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "z alone": {"sees": "latent"},
+    "z alone": {"sees": "latent", "hidden": 0},
     "z alone, hidden layer of 40": {"sees": "latent", "hidden": 40},
-    "z and M's state": {},
+    "z and M's state": {"sees": "state", "hidden": 0},
 }
 PAPER_ABLATIONS = {"car_racing": ((632, 251), (788, 141), (906, 21))}
 """Of the same controllers, evolved in the real environment (Ha & Schmidhuber 2018, table 1)."""
@@ -88,6 +88,7 @@ def sweep(
         at = dataclasses.replace(config, temperature=temperature)
         name = f"sweep{temperature:g}"
         lines.append(Line(temperature, *_study(run, executor, round_index, at, name, episodes)))
+    _leave_best(run)
     content = {"lines": [line._asdict() for line in lines]}
     storage.write_json(run.folder / "sweep.json", content)
     task = run.config.task.name
@@ -115,6 +116,7 @@ def ablate(
         changed = dataclasses.replace(config, **changes)
         name = f"ablation-{changed.sees}-{changed.hidden}"
         scores[label] = _study(run, executor, round_index, changed, name, episodes)
+    _leave_best(run)
     lines = [{"controller": label, **found._asdict()} for label, found in scores.items()]
     storage.write_json(run.folder / "ablation.json", {"lines": lines})
     Console().print(_ablation_table(run.config.task.name, scores))
@@ -149,6 +151,14 @@ def _study(
         seed=seed, episodes=episodes, purpose=Purpose.EVALUATION,
     )  # fmt: skip
     return Scores(summary(dreams.returns[0].tolist()), summary(actual.tolist()))
+
+
+def _leave_best(run: Run) -> None:
+    """Makes the exports those of the run's last controller again, where it has one."""
+    made = controllers(run)
+    if made:
+        last = made[-1].round_index
+        export_round(run, last, best_of_round(run, last).parameters)
 
 
 def _table(task: str, lines: Sequence[Line]) -> Table:
