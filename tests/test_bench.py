@@ -92,6 +92,18 @@ def test_a_curve_compares_its_ends() -> None:
     assert line.curve.figures == ((1.0, 5.0, 3.0),) * 2
 
 
+def test_what_only_a_large_size_starts_is_warm_before_the_curve_is_measured() -> None:
+    workers = 1
+
+    def speed(candidates: int) -> float:
+        nonlocal workers
+        cold, workers = candidates > 16 and workers == 1, max(workers, 1 + (candidates > 16))
+        return 0.0 if cold else 1.0
+
+    line = compare.over_sizes("Work", "candidates", (16, 4096), "steps/s", speed, 2)
+    assert line.curve is not None and line.curve.figures == ((1.0, 1.0),) * 2
+
+
 def test_curves_are_drawn(tmp_path: Path) -> None:
     from PIL import Image
 

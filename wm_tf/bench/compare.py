@@ -135,7 +135,7 @@ def over_sizes(
     rounds: int = ROUNDS,
 ) -> Comparison:
     """Measures all sizes in turns; the line compares the largest with the smallest."""
-    measure(sizes[0])  # warms up
+    measure(sizes[-1])  # warms up every process: a small size may need but one
     figures = np.array([[measure(number) for number in sizes] for _ in range(rounds)])
     what, against = (f"{title}, {number:,} {size}" for number in (sizes[-1], sizes[0]))
     line = _line(what, unit, against, figures[:, [-1, 0]], None)
