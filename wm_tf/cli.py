@@ -414,28 +414,21 @@ class Reproduce(_Playing, _Training):
 
 
 @dataclass(frozen=True)
-class ExportData:
+class ExportData(_WithRun):
     """Write a run's episodes as a data set of another library."""
 
-    task: TaskName
-    """car_racing or take_cover."""
-    run: Path | None = None
-    """Folder of the run (default: runs/TASK)."""
     format: Literal["minari"] = "minari"
     """The other library."""
     out: Path | None = None
     """The data set's folder, NAME-vVERSION (default: datasets/TASK-v0)."""
-    skip_corrupt: bool = False
-    """Leave damaged episodes out, and count them, instead of stopping at the first."""
 
     def __call__(self) -> None:
         require("minari", "data")
         from wm_tf.pipeline.minari_data import export_data
 
         task = get_task(self.task)
-        run = self.run or Path("runs") / task.name
         out = self.out or Path("datasets") / f"{task.name}-v0"
-        print(export_data(run, task, out, self.skip_corrupt))
+        print(export_data(self.folder, task, out, self.skip_corrupt))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 
 from wm_tf import storage
 from wm_tf.cli import main
-from wm_tf.config import preset
+from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
 from wm_tf.pipeline.checkpoints import best_of_round, controllers
 from wm_tf.pipeline.exports import exported_sources
 from wm_tf.pipeline.run import Run, array_digest
+from wm_tf.pipeline.studies import ABLATIONS
 from wm_tf.serving import manifest
 
 
@@ -148,6 +150,13 @@ def test_controllers_are_swept_over_temperatures(
     assert sources is not None
     assert sources["controller"] == array_digest(best_of_round(run, 1).parameters)
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
+
+
+def test_what_is_compared_does_not_depend_on_flags() -> None:
+    asked = ControllerConfig(sees="latent", hidden=8)
+    planned = [dataclasses.replace(asked, **changes) for changes in ABLATIONS.values()]
+    seen = [(config.sees, config.hidden) for config in planned]
+    assert seen == [("latent", 0), ("latent", 40), ("state", 0)]
 
 
 def test_controllers_that_see_less_are_compared(
