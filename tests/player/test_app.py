@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pygame
@@ -13,15 +12,13 @@ from player import app as loop
 from player import mouse as pointer
 from player import window
 from player.choice import Choice
-from player.commands import BINDINGS, HELD, Command, markdown_table
+from player.commands import BINDINGS, HELD, Command
 from player.devices import Devices
 from player.driving import Driver
 from player.keys import chord, rebound
 from player.session import Session
 from player.view import palette
-from player.view.panels import mixture_bars, responsible
 from player.world import NOISE, REAL, World
-from wm_tf.errors import UserError
 
 
 @pytest.fixture
@@ -215,24 +212,6 @@ def test_every_key_changes_what_it_should(app, binding):
     assert after(binding.command)(app)
 
 
-def test_no_key_has_two_meanings(app):
-    keys = [chord(name) for binding in BINDINGS for name in binding.keys]
-    assert len(keys) == len(set(keys))
-    assert {binding.command for binding in BINDINGS} == set(Command)
-
-
-def test_markdown_table_names_every_binding():
-    table = markdown_table()
-    assert "<kbd>Shift+R</kbd>" in table
-    assert all(binding.text in table for binding in BINDINGS)
-    assert "| <kbd>Tab</kbd> | Y | who drives" in table
-
-
-def test_the_readme_shows_the_key_table():
-    readme = Path(__file__).parents[2] / "README.md"
-    assert markdown_table() in readme.read_text(encoding="utf-8")
-
-
 def test_other_keys_from_a_file(app, tmp_path):
     path = tmp_path / "keys.toml"
     path.write_text('gas = ["i"]\nbegin_in_noise = []\n')
@@ -242,23 +221,6 @@ def test_other_keys_from_a_file(app, tmp_path):
     assert app.session.now.action[1] == 0
     key("i"), turns(app)
     assert app.session.now.action[1] > 0
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('fly = ["f"]', "fly"),
-        ('gas = ["no such key"]', "no such key"),
-        ('gas = ["left"]', "both left and gas"),
-        ("gas = 3", "list"),
-        ("gas", "keys.toml"),
-    ],
-)
-def test_keys_that_cannot_be_used_are_named(app, tmp_path, text, says):
-    path = tmp_path / "keys.toml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=says):
-        rebound(path)
 
 
 @pytest.mark.parametrize("name", ["h", "f1"])
@@ -424,20 +386,6 @@ def test_the_mixture_panel_shows_what_m_expected(app):
     assert app._layout.panel is None
 
 
-def test_a_component_is_as_wide_as_its_weight_and_reaches_over_its_spread():
-    cell = pygame.Rect(10, 100, 40, 60)  # 10 pixels per unit of the latent
-    expected = {
-        "weights": np.array([[0.75, 0.25, 0.0]]),
-        "mean": np.array([[1.0, -9.0, 0.0]]),
-        "std": np.array([[0.5, 0.1, 1.0]]),
-    }
-    first, second, third = mixture_bars([cell], expected)[0].tolist()
-    assert first == [10, 115, 29, 10]
-    assert second[0::2] == [40, 9]
-    assert second[1] == cell.bottom  # beyond the range: at its end
-    assert third[2] == 0
-
-
 def test_hints_name_the_keys_that_were_bound(app, tmp_path):
     """The same picture as before, but for the hint."""
     path = tmp_path / "keys.toml"
@@ -449,13 +397,3 @@ def test_hints_name_the_keys_that_were_bound(app, tmp_path):
     app._screen._bindings = rebound(path)
     turns(app)
     assert not np.array_equal(hint, picture()[area])
-
-
-def test_the_component_that_gave_a_value_is_found():
-    expected = {
-        "weights": np.array([[0.5, 0.5, 0.0]]),
-        "mean": np.array([[-1.0, 1.0, 0.9]]),
-        "std": np.array([[0.3, 0.3, 0.3]]),
-    }
-    assert responsible(expected, np.array([0.9])).tolist() == [1]
-    assert responsible(expected, np.array([-0.4])).tolist() == [0]

@@ -1,0 +1,32 @@
+"""What the mixture panel draws, as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pygame
+
+from player.view.panels import mixture_bars, responsible
+
+
+def test_a_component_is_as_wide_as_its_weight_and_reaches_over_its_spread():
+    cell = pygame.Rect(10, 100, 40, 60)  # 10 pixels per unit of the latent
+    expected = {
+        "weights": np.array([[0.75, 0.25, 0.0]]),
+        "mean": np.array([[1.0, -9.0, 0.0]]),
+        "std": np.array([[0.5, 0.1, 1.0]]),
+    }
+    first, second, third = mixture_bars([cell], expected)[0].tolist()
+    assert first == [10, 115, 29, 10]
+    assert second[0::2] == [40, 9]
+    assert second[1] == cell.bottom  # beyond the range: at its end
+    assert third[2] == 0
+
+
+def test_the_component_that_gave_a_value_is_found():
+    expected = {
+        "weights": np.array([[0.5, 0.5, 0.0]]),
+        "mean": np.array([[-1.0, 1.0, 0.9]]),
+        "std": np.array([[0.3, 0.3, 0.3]]),
+    }
+    assert responsible(expected, np.array([0.9])).tolist() == [1]
+    assert responsible(expected, np.array([-0.4])).tolist() == [0]
