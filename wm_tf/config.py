@@ -229,6 +229,7 @@ _ADDED: Mapping[str, Any] = {
     "sees": "state",
     "hidden": 0,
     "fresh": False,
+    "goal": 0.0,
 }
 """What the records of older runs do not name, and what these runs had."""
 
@@ -274,6 +275,8 @@ class ControllerConfig:
     patience: int = 0
     """Rollouts end after so many steps without a positive reward, in the dream without one that M
     expects (0: never)."""
+    goal: float = 0.0
+    """A dream ends at such a return, as a real lap does at 1,000 points (0: never)."""
     selection_interval: int = 5
     """The distribution's mean is scored in the real environment every so many generations."""
     selection_episodes: int = 16

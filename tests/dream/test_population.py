@@ -59,6 +59,7 @@ def python_loop(
     mask: np.ndarray | None = None,
     end: EndRule = NEVER,
     patience: int = 0,
+    goal: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One candidate in R dreams, step by step: (returns, lengths), each [R].
 
@@ -86,6 +87,8 @@ def python_loop(
         unrewarded = np.where(step.reward.numpy() > 0, 0, unrewarded + 1)
         if patience:
             alive[unrewarded >= patience] = 0.0
+        if goal:
+            alive[total >= goal] = 0.0
     return total, length
 
 
@@ -114,6 +117,22 @@ def test_a_dream_without_expected_reward_is_given_up(memory: Memory) -> None:
         np.testing.assert_allclose(result.returns[row], total, **TOLERANCE)
     assert result.lengths.min() < 30  # some are given up, by no means all after three steps
     assert result.lengths.max() > 3
+
+
+def test_a_dream_ends_at_its_goal(memory: Memory) -> None:
+    parameters, start = candidates(3), starts(8)
+    rollout = PopulationRollout(TASK, memory, NEVER)
+    goal = float(np.median(rollout(parameters, start, seed=5, horizon=120).returns.max(1))) / 2
+    assert goal > 0
+    result = rollout(parameters, start, seed=5, horizon=120, goal=goal)
+    for row, candidate in enumerate(parameters):
+        total, length = python_loop(memory, candidate, start, seed=5, horizon=120, goal=goal)
+        np.testing.assert_array_equal(result.lengths[row], length)
+        np.testing.assert_allclose(result.returns[row], total, **TOLERANCE)
+    reached = result.returns >= goal
+    assert (result.lengths[reached] < 120).all()
+    assert (result.lengths[~reached] == 120).all()
+    assert 0 < reached.sum() < reached.size
 
 
 @pytest.mark.parametrize("odds_correction", [1.0, 3.0])

@@ -13,7 +13,9 @@ counts by the probability that the dream goes on. That is the mean over all draw
 about a candidate than one draw does.
 
 A dream may also be given up, like a real rollout, when M has expected no reward for a while. A car
-that has left the road comes back in the dream more often than it does in reality.
+that has left the road comes back in the dream more often than it does in reality. And it may end at
+a goal, a return, as a real lap does. Without one twice the speed is twice the return, whatever the
+risk; a lap holds 1,000 points at any speed.
 
 The loop is run in segments, and between them the dreams that have ended are left out: where most
 controllers die early, most of the work is theirs who do not.
@@ -137,6 +139,7 @@ class PopulationRollout:
         temperature: float = 1.0,
         dropout: float = 0.0,
         patience: int = 0,
+        goal: float = 0.0,
     ) -> DreamReturns:
         """Rolls out all candidates.
 
@@ -148,6 +151,7 @@ class PopulationRollout:
           temperature: greater than 0.
           dropout: share of M's outputs hidden from its heads, one mask per dream.
           patience: a dream ends after so many steps without an expected reward above 0 (0: never).
+          goal: a dream ends at such a return (0: never).
         """
         population, rollouts = len(parameters), len(starts.latent)
         returns = np.zeros(population * rollouts, np.float32)
@@ -164,6 +168,7 @@ class PopulationRollout:
                     temperature,
                     rollouts,
                     patience,
+                    goal,
                 )
             )
             returns[places], lengths[places] = rows.total.numpy(), rows.length.numpy()
@@ -230,7 +235,8 @@ class PopulationRollout:
         }
         rows["layers"] = layers
         integer = tf.TensorSpec([], tf.int32)
-        return [rows, integer, integer, integer, tf.TensorSpec([], tf.float32), integer, integer]
+        number = tf.TensorSpec([], tf.float32)
+        return [rows, integer, integer, integer, number, integer, integer, number]
 
     def _segment(
         self,
@@ -241,6 +247,7 @@ class PopulationRollout:
         temperature: Any,
         rollouts: Any,
         patience: Any,
+        goal: Any,
     ) -> dict[str, Any]:
         """Steps `first` to `last` of the rows: what changes of them."""
         layers, mask, rollout = (rows[name] for name in ("layers", "mask", "rollout"))
@@ -280,6 +287,7 @@ class PopulationRollout:
                 alive *= 1.0 - tf.cast(ended, tf.float32)
             unrewarded = tf.where(reward[:, 0] > 0.0, 0, unrewarded + 1)
             alive = tf.where((patience > 0) & (unrewarded >= patience), 0.0, alive)
+            alive = tf.where((goal > 0.0) & (total >= goal), 0.0, alive)
             return t + 1, latent, h, c, alive, total, length, unrewarded
 
         names = ("latent", "h", "c", "alive", "total", "length", "unrewarded")

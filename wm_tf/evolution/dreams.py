@@ -81,6 +81,7 @@ def dream(chunk: DreamChunk) -> DreamReturns:
         temperature=config.temperature,
         dropout=config.dropout,
         patience=config.patience,
+        goal=config.goal,
     )
 
 
