@@ -398,21 +398,23 @@ _CAR_RACING_LATE = dataclasses.replace(
         selection_episodes=32,
     ),
 )
-# A dream brings the car back that left the road, as reality does not: the last one gives it up. C
-# begins anew in it, and is then fitted to the real car: how much of each action, and when.
+# A dream brings the car back that left the road, and pays for speed without end, as reality does
+# not: the last one gives the car up, and ends at a goal. C begins anew in it, and is then fitted to
+# the real car: how much of each action, and when.
 _CAR_RACING_LAST = dataclasses.replace(
     _CAR_RACING_LATE,
     collect=dataclasses.replace(_CAR_RACING_LATE.collect, episodes=64),
     memory=dataclasses.replace(_CAR_RACING_LATE.memory, epochs=16, decay=0.1),
     controller=dataclasses.replace(
         _CAR_RACING_LATE.controller,
-        generations=80,
+        generations=60,
         fresh=True,
         rollouts=16,
-        sigma=0.1,
+        horizon=1000,
         patience=30,
+        goal=700.0,
         selection_interval=10,
-        selection_episodes=48,
+        selection_episodes=96,
     ),
     tuning=ControllerConfig(
         generations=18,
@@ -422,7 +424,7 @@ _CAR_RACING_LAST = dataclasses.replace(
         sigma=0.25,
         patience=100,
         selection_interval=3,
-        selection_episodes=64,
+        selection_episodes=96,
     ),
 )
 
