@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from wm_tf.config import TASKS, Config, PresetName, Stages, get_task, preset
+from wm_tf.config import TASKS, Config, ControllerConfig, PresetName, Stages, get_task, preset
 from wm_tf.errors import UserError
 
 PRESETS = [(task, name) for task in TASKS for name in get_args(PresetName)]
@@ -110,6 +110,19 @@ def test_smoke_shrinks_amounts_not_models(task):
 def test_unknown_names_are_refused_with_those_that_are_known(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"goal_rise": 5.0}, "--goal-rise: expected 0 without --goal, got 5"),
+        ({"members": 3}, "--members: expected a divisor of the 8 rollouts, got 3"),
+        ({"members": 0}, "--members"),
+    ],
+)
+def test_hyper_parameters_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        ControllerConfig(**values)
 
 
 @every_preset

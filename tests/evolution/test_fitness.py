@@ -28,7 +28,7 @@ def candidates(count: int = 4) -> np.ndarray:
 @pytest.fixture(scope="module")
 def dream(saved_models: Path) -> DreamFitness:
     models = agent.ModelsAt(saved_models, manifest.checksum(saved_models / "car_racing"))
-    return DreamFitness(SerialExecutor(), TASK, models, CONFIG, seed=5)
+    return DreamFitness(SerialExecutor(), TASK, (models,), CONFIG, seed=5)
 
 
 def test_candidates_of_a_generation_share_its_dreams(dream: DreamFitness) -> None:
@@ -56,6 +56,15 @@ def test_a_candidate_is_worth_the_mean_of_its_dreams(dream: DreamFitness) -> Non
     assert one(candidates(), 0).steps == 4 * 6
     assert longer(candidates(), 0).steps == 4 * 7
     assert not np.allclose(one(candidates(), 0).returns, longer(candidates(), 0).returns)
+
+
+def test_the_goal_rises_from_one_generation_to_the_next(dream: DreamFitness) -> None:
+    def in_generation_2(goal: float, goal_rise: float = 0.0) -> np.ndarray:
+        config = dataclasses.replace(CONFIG, horizon=60, goal=goal, goal_rise=goal_rise)
+        return dataclasses.replace(dream, config=config)(candidates(), 2).returns
+
+    assert not np.allclose(in_generation_2(goal=0.1), in_generation_2(goal=0.5))
+    np.testing.assert_array_equal(in_generation_2(goal=0.1, goal_rise=0.2), in_generation_2(0.5))
 
 
 def test_a_generations_numbers_do_not_depend_on_how_its_chunks_are_spread(

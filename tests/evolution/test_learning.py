@@ -33,7 +33,7 @@ def gain() -> Callable[[bool], np.ndarray]:
     rollout = PopulationRollout(task, memory, manifest.EndRule("never"))
     starts = InitialLatents.read(folder, task)
     models = ModelsAt(folder.parent, manifest.checksum(folder))
-    fitness = DreamFitness(SerialExecutor(), task, models, CONFIG, seed=5)
+    fitness = DreamFitness(SerialExecutor(), task, (models,), CONFIG, seed=5)
 
     def score(parameters: np.ndarray) -> np.ndarray:
         stream = seeding.sequence(6, Purpose.EVALUATION, 0)

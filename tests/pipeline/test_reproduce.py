@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
+from wm_tf.agent import ModelsAt
 from wm_tf.cli import main
 from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
-from wm_tf.pipeline.checkpoints import best_of_round, controllers
-from wm_tf.pipeline.exports import exported_sources
+from wm_tf.evolution.fitness import DreamFitness
+from wm_tf.execution import SerialExecutor
+from wm_tf.pipeline.checkpoints import best_of_round, controllers, load_memory, member_rounds
+from wm_tf.pipeline.exports import export_members, exported_sources
 from wm_tf.pipeline.run import Run, array_digest
 from wm_tf.pipeline.studies import ABLATIONS
 from wm_tf.serving import manifest
+from wm_tf.serving.load import load_keras
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,40 @@ def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_several_ms_of_one_v_dream_in_equal_shares(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = _checkpoints(tmp_path)
+    command = ["train-controller", "car_racing", "--preset", "smoke", "--run", str(tmp_path)]
+    command += ["--round", "1"]
+    assert main([*command, "--members", "2"]) == 2  # each round has a V of its own
+    assert "--members: expected at most 1, the Ms of round 1's V, got 2" in capsys.readouterr().err
+    assert _checkpoints(tmp_path) == before
+
+    run = Run.open(tmp_path, preset("car_racing", "smoke"))
+    run.checkpoint("vision", 1).unlink()
+    rounds = member_rounds(run, 1, 2)
+    assert rounds == [0, 1] and member_rounds(run, 1, 1) == [1] and member_rounds(run, 0, 1) == [0]
+    assert main([*command, "--members", "2", "--generations", "1"]) == 0
+
+    models = export_members(run, rounds)
+    for index, exported in zip((1, 0), models, strict=True):
+        _, memory, _ = load_keras(exported.folder, "car_racing")
+        np.testing.assert_array_equal(memory.kernel, load_memory(run, index).kernel)
+    config = ControllerConfig(population=4, rollouts=4, members=2, horizon=20)
+    candidates = np.random.default_rng(1).normal(0.0, 0.3, (4, 867))
+
+    def returns(members: tuple[ModelsAt, ...], rollouts: int) -> np.ndarray:
+        share = dataclasses.replace(config, rollouts=rollouts, members=len(members))
+        fitness = DreamFitness(SerialExecutor(), run.config.task, members, share, seed=5)
+        return fitness(candidates, 0).returns
+
+    alone = [returns((member,), rollouts=2) for member in models]
+    assert not np.any(alone[0] == alone[1])
+    np.testing.assert_allclose(returns(models, rollouts=4), np.mean(alone, axis=0), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--preset", "desktop"), ("--seed", "2")])

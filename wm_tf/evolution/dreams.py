@@ -81,7 +81,7 @@ def dream(chunk: DreamChunk) -> DreamReturns:
         temperature=config.temperature,
         dropout=config.dropout,
         patience=config.patience,
-        goal=config.goal,
+        goal=config.goal + config.goal_rise * chunk.generation,
     )
 
 
@@ -127,7 +127,7 @@ def dream_all(
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _dreams(
     models: agent.ModelsAt, task: str, precision: Precision, expected: bool, hidden: int
 ) -> tuple[PopulationRollout, InitialLatents]:

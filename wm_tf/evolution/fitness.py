@@ -6,6 +6,7 @@ random numbers from (seed, FITNESS, g, r), the dreams of generation g from (seed
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -37,24 +38,29 @@ class DreamFitness:
 
     executor: Executor
     task: Task
-    models: agent.ModelsAt
+    models: tuple[agent.ModelsAt, ...]
+    """Whose Ms dream in equal shares."""
     config: ControllerConfig
     seed: int
 
     def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
-        result = dream_all(
-            self.executor,
-            candidates,
-            task=self.task.name,
-            models=self.models,
-            config=self.config,
-            seed=self.seed,
-            purpose=Purpose.FITNESS,
-            generation=generation,
-        )
+        share = self.config.rollouts // len(self.models)
+        parts = [
+            dream_all(
+                self.executor,
+                candidates,
+                task=self.task.name,
+                models=models,
+                config=dataclasses.replace(self.config, rollouts=share, members=1),
+                seed=self.seed,
+                purpose=Purpose.FITNESS,
+                generation=generation,
+            )
+            for models in self.models
+        ]
         # Summed in float64: the candidates' order must not depend on rounding.
-        returns = result.returns.astype(np.float64).mean(axis=1)
-        return Fitness(returns, int(result.lengths.sum()))
+        returns = np.concatenate([part.returns for part in parts], axis=1, dtype=np.float64)
+        return Fitness(returns.mean(axis=1), sum(int(part.lengths.sum()) for part in parts))
 
 
 @dataclass(frozen=True)

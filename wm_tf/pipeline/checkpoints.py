@@ -120,3 +120,28 @@ def networks(run: Run, round_index: int) -> Values:
         check_metadata(path, held, "checkpoint", FORMAT_VERSION, run.config.task)
         found[model] = storage.stamp(path)
     return found
+
+
+def member_rounds(run: Run, round_index: int, count: int) -> list[int]:
+    """The rounds of the M that a round has and of those before it that have the same V.
+
+    Args:
+      run: has them.
+      round_index: of the last.
+      count: how many.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    vision = run.required_checkpoint("vision", round_index)
+    *earlier, last = (
+        index for index in range(round_index + 1) if run.checkpoint("memory", index).exists()
+    )
+    rounds = [index for index in earlier if run.last_checkpoint("vision", index) == vision]
+    rounds.append(last)
+    if count > len(rounds):
+        raise UserError(
+            f"--members: expected at most {len(rounds)}, the Ms of round {round_index}'s V, "
+            f"got {count}"
+        )
+    return rounds[-count:]

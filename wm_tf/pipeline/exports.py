@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,15 @@ def export_round(run: Run, round_index: int, controller: np.ndarray | None) -> N
 
     Nothing is written if the exports are these already.
     """
-    if exported_sources(run) != _sources(run, round_index, controller):
-        _export(run, run.exports, round_index, controller, {})
+    _renew(run, run.exports, round_index, controller)
+
+
+def export_members(run: Run, members: Sequence[int]) -> tuple[agent.ModelsAt, ...]:
+    """The run's exports, which are of the last of some rounds, and those of the others."""
+    for index in members[:-1]:
+        _renew(run, run.member(index), index, None)
+    folders = (run.exports, *map(run.member, members[:-1]))
+    return tuple(_models_at(run, folder) for folder in folders)
 
 
 def publish(run: Run, out: Path) -> Path:
@@ -91,13 +98,12 @@ def selections(run: Run) -> list[tuple[float, float, float]]:
 
 def exported_models(run: Run) -> agent.ModelsAt:
     """The run's exports; raises UserError if there are none."""
-    folder = manifest.find_models(run.exports.resolve(), run.config.task.name)
-    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+    return _models_at(run, run.exports)
 
 
-def exported_sources(run: Run) -> Values | None:
-    """Which checkpoints and controller the exports were made from; None if there are none."""
-    folder = run.exports / run.config.task.name
+def exported_sources(run: Run, exports: Path | None = None) -> Values | None:
+    """Which checkpoints and controller exports (None: the run's) were made from; None without."""
+    folder = (exports or run.exports) / run.config.task.name
     if not (folder / manifest.FILE_NAME).exists():
         return None
     return dict(manifest.read(folder, run.config.task.name)["config"]["sources"])
@@ -119,6 +125,16 @@ def stage_records(run: Run, round_index: int) -> dict[str, Values]:
         for name in STAGES
         if (record := run.stage_record(name, index)) is not None
     }
+
+
+def _models_at(run: Run, exports: Path) -> agent.ModelsAt:
+    folder = manifest.find_models(exports.resolve(), run.config.task.name)
+    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+
+
+def _renew(run: Run, exports: Path, round_index: int, controller: np.ndarray | None) -> None:
+    if exported_sources(run, exports) != _sources(run, round_index, controller):
+        _export(run, exports, round_index, controller, {})
 
 
 def _history(run: Run, round_index: int) -> tuple[Values, Values]:

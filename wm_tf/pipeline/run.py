@@ -9,6 +9,7 @@
     stages/               what each stage was made from, and what it gave
     logs/                 TensorBoard events and metrics.jsonl of each stage
     exports/TASK/         the SavedModels as they are now
+    members/RR/TASK/      those of earlier rounds, where several Ms dream
 
 A stage is done when its record says so, says the same inputs, and its files are those that it
 wrote. Otherwise it runs: from its own checkpoint if it was interrupted at the same inputs, else
@@ -90,6 +91,10 @@ class Run:
     def exports(self) -> Path:
         """The folder that holds the task's SavedModels folder."""
         return self.folder / "exports"
+
+    def member(self, round_index: int) -> Path:
+        """The same of an earlier round."""
+        return self.folder / "members" / f"{round_index:02d}"
 
     def rollouts(self, round_index: int) -> Path:
         return self.folder / "rollouts" / f"{round_index:02d}"

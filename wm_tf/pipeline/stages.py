@@ -19,10 +19,16 @@ from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, 
 from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import evolve
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES, Env, last_parameters, networks
+from wm_tf.pipeline.checkpoints import (
+    CONTROLLER_STAGES,
+    Env,
+    last_parameters,
+    member_rounds,
+    networks,
+)
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
 from wm_tf.pipeline.ends import measure_ends
-from wm_tf.pipeline.exports import export_round, exported_models
+from wm_tf.pipeline.exports import export_members, export_round, exported_models
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
 from wm_tf.serving.initial import InitialLatents
@@ -111,6 +117,7 @@ def controller_round(
         "networks": networks(run, round_index),
         "seed": seed,
     }
+    members = member_rounds(run, round_index, config.members)
 
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, last_parameters(run, round_index, env))
@@ -121,7 +128,7 @@ def controller_round(
         if seen is not None:
             facts["seen"] = array_digest(seen)
         evolved = evolve(
-            _fitness(run, executor, round_index, config, env),
+            _fitness(run, executor, round_index, config, env, members),
             lambda parameters: real_returns(
                 executor,
                 task,
@@ -160,11 +167,17 @@ def _seen(run: Run) -> np.ndarray | None:
 
 
 def _fitness(
-    run: Run, executor: Executor, round_index: int, config: ControllerConfig, env: Env
+    run: Run,
+    executor: Executor,
+    round_index: int,
+    config: ControllerConfig,
+    env: Env,
+    members: Sequence[int],
 ) -> FitnessFunction:
     seed = _round_seed(run, Purpose.FITNESS, round_index)
-    make = DreamFitness if env == "dream" else RealFitness
-    return make(executor, run.config.task, exported_models(run), config, seed)
+    if env == "real":
+        return RealFitness(executor, run.config.task, exported_models(run), config, seed)
+    return DreamFitness(executor, run.config.task, export_members(run, members), config, seed)
 
 
 def _training_stage(

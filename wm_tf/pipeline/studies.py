@@ -138,7 +138,14 @@ def _study(
     arrays, _ = read_state(run.checkpoint(name, round_index), task)
     parameters = arrays["best"]
     many = dataclasses.replace(
-        config, rollouts=episodes, horizon=task.max_steps, dropout=0.0, patience=0, goal=0.0
+        config,
+        rollouts=episodes,
+        horizon=task.max_steps,
+        dropout=0.0,
+        patience=0,
+        goal=0.0,
+        goal_rise=0.0,
+        members=1,
     )
     models = exported_models(run)
     dreams = dream_all(
