@@ -112,6 +112,8 @@ def test_several_ms_of_one_v_dream_in_equal_shares(
     assert main([*command, "--members", "2"]) == 2  # each round has a V of its own
     assert "--members: expected at most 1, the Ms of round 1's V, got 2" in capsys.readouterr().err
     assert _checkpoints(tmp_path) == before
+    real = ["--env", "real", "--population", "4", "--generations", "1", "--horizon", "5"]
+    assert main([*command, *real, "--members", "2"]) == 0  # nothing dreams there
 
     run = Run.open(tmp_path, preset("car_racing", "smoke"))
     run.checkpoint("vision", 1).unlink()

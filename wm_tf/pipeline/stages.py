@@ -117,7 +117,7 @@ def controller_round(
         "networks": networks(run, round_index),
         "seed": seed,
     }
-    members = member_rounds(run, round_index, config.members)
+    members = member_rounds(run, round_index, config.members if env == "dream" else 1)
 
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, last_parameters(run, round_index, env))
