@@ -18,7 +18,7 @@ play: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: .venv/installed-test .venv/installed-serve
 	$(BIN)/python -m pytest -m slow --ignore=tests/serving/test_server.py

@@ -40,7 +40,6 @@ class Task:
     controller_has_bias: bool
     max_steps: int  # time limit of the real environment
     steps_per_second: int
-    later_starts: bool  # dreams also begin in the middle of real episodes
     mortal: bool  # dreams end by M's end head (else only by their horizon)
     mixtures: int = 5  # K, Gaussians per latent dimension
 
@@ -92,7 +91,6 @@ TASKS: Mapping[str, Task] = {
             controller_has_bias=True,
             max_steps=1000,
             steps_per_second=50,
-            later_starts=True,
             mortal=False,
         ),
         Task(
@@ -106,7 +104,6 @@ TASKS: Mapping[str, Task] = {
             controller_has_bias=False,
             max_steps=2100,
             steps_per_second=35,
-            later_starts=False,
             mortal=True,
         ),
     )
@@ -176,6 +173,9 @@ class VisionConfig:
     """The learning rate falls to this share of it from a training's first epoch to its last."""
     kl_tolerance: float = 0.5
     """A frame's KL divergence is not pushed below this value times the latent size."""
+    emphasis: float = 0.0
+    """How much more the error of what stands out from the mean frame counts (0: as in the paper;
+    see `wm_tf.models.Vision`)."""
     precision: Precision = "auto"
     """Arithmetic of the convolutions in training; auto: bfloat16 where the processor gains."""
 
@@ -223,6 +223,7 @@ class MemoryConfig:
 
 _ADDED: Mapping[str, Any] = {
     "decay": 1.0,
+    "emphasis": 0.0,
     "search": "weights",
     "components": 0,
     "ends": "drawn",

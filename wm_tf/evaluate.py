@@ -174,7 +174,7 @@ class _Dreams:
             folder,
             memory,
             controller,
-            InitialLatents.read(folder, task),
+            InitialLatents.read(folder, task).beginnings(task),
             manifest.EndRule.of(content),
             content["temperature"] if temperature is None else checked_temperature(temperature),
         )

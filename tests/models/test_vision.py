@@ -163,6 +163,24 @@ def test_loss_is_squared_error_plus_kl_above_its_tolerance(kl_tolerance: float) 
     np.testing.assert_allclose(model.kl_metric.result(), kl.mean(), rtol=1e-4)
 
 
+def test_emphasis_adds_the_error_of_what_stands_out() -> None:
+    x = np.full((4, 64, 64, 3), 100, np.uint8)
+    x[1, 10:12, 20:22] = 250  # a fireball, in one of four frames
+    prediction = {
+        "frame": np.full(x.shape, 0.4, np.float32),
+        "mean": np.zeros((4, 32), np.float32),
+        "log_variance": np.zeros((4, 32), np.float32),
+    }
+
+    def loss(emphasis: float) -> float:
+        return float(Vision(emphasis=emphasis).compute_loss(x=x, y_pred=prediction))
+
+    mean = (250 + 3 * 100) / 4 / 255
+    ball = (250 / 255 - mean) ** 2 * (250 / 255 - 0.4) ** 2
+    gap = 3 * (100 / 255 - mean) ** 2 * (100 / 255 - 0.4) ** 2  # in the other three frames
+    np.testing.assert_allclose(loss(40.0) - loss(0.0), 40.0 * 12 * (ball + gap) / 4, rtol=1e-4)
+
+
 def squared_error(model: Vision, batch: np.ndarray) -> float:
     return float(((model(batch)["frame"].numpy() - batch / 255.0) ** 2).sum((1, 2, 3)).mean())
 

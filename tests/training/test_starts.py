@@ -60,12 +60,35 @@ def test_first_frames_have_the_zero_state_and_later_ones_their_own(latents: list
         np.testing.assert_allclose(c, states.c[0, -1], atol=1e-5)
 
 
-def test_where_the_task_says_so_all_are_first_frames(latents: list[Path]) -> None:
-    _, starts = choose(latents, dataclasses.replace(CAR, later_starts=False))
+def test_episodes_too_short_for_later_moments_give_first_frames(tmp_path: Path) -> None:
+    steps = REWARDED_WITHIN
+    mean = np.ones((steps + 1, 2), np.float32)
+    actions, rewards = np.zeros((steps, 3), np.float32), np.ones(steps, np.float32)
+    path = episode_path(tmp_path, 0)
+    write_latents(path, LatentEpisode(mean, mean, actions, rewards, True, False, ""), CAR)
+    _, starts = choose([path], CAR)
     assert starts.h is None
     assert starts.c is None
-    assert not starts.mean[:, 0].any()
-    assert len(starts) == 4
+    assert len(starts) == 1
+
+
+def test_a_long_survival_gives_more_moments_and_dreams_that_are_played_none(
+    tmp_path: Path,
+) -> None:
+    task = dataclasses.replace(CAR, mortal=True)
+    paths = []
+    for index, steps in enumerate((50, 1000)):
+        mean = np.full((steps + 1, 2), index + 1, np.float32)
+        actions, rewards = np.zeros((steps, 3), np.float32), np.ones(steps, np.float32)
+        paths.append(episode_path(tmp_path, index))
+        write_latents(paths[-1], LatentEpisode(mean, mean, actions, rewards, True, False, ""), task)
+    _, starts = choose(paths, task)
+    later = starts.h.any(axis=1)
+    assert starts.mean[later, 0].tolist().count(1.0) == 1
+    assert starts.mean[later, 0].tolist().count(2.0) == 11
+    played = starts.beginnings(task)
+    assert played.h is None and len(played) == (~later).sum() == 2
+    assert starts.beginnings(CAR) is starts
 
 
 def test_the_choice_depends_on_the_generator_alone(latents: list[Path]) -> None:

@@ -53,6 +53,16 @@ class InitialLatents:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values")
 
+    def beginnings(self, task: Task) -> InitialLatents:
+        """Where dreams that are played begin: where survival counts, only at first frames.
+
+        Elsewhere at all moments. (An evolution's dreams begin at all moments of either task.)
+        """
+        if not task.mortal or self.h is None:
+            return self
+        first = ~self.h.any(axis=1)
+        return InitialLatents(self.mean[first], self.log_variance[first])
+
     def sample(
         self, generator: np.random.Generator, rows: int, hidden_size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

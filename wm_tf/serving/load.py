@@ -140,7 +140,7 @@ def load(models: Path | str, task: str, *, controller: bool | None = None) -> Mo
         task=get_task(task),
         folder=folder,
         manifest=content,
-        initial_latents=InitialLatents.read(folder, get_task(task)),
+        initial_latents=InitialLatents.read(folder, get_task(task)).beginnings(get_task(task)),
         calls=calls,
     )
 

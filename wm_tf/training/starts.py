@@ -13,6 +13,9 @@ from wm_tf.data.latents import LatentEpisode, read_latents
 from wm_tf.models import Memory
 from wm_tf.serving.initial import InitialLatents
 
+STEPS_FOR_A_MOMENT = 100
+"""Of an episode that may end early there is one later moment for so many steps: a long one shows
+what a player meets who survives."""
 REWARDED_WITHIN = 25
 """A later moment must be this close, in steps, to a positive reward on both sides."""
 
@@ -29,9 +32,8 @@ def choose_starts(
 ) -> InitialLatents:
     """Start moments of dreams from encoded episodes.
 
-    Half of them are first frames, with M's zero state. Where the task says so, the other half are
-    later moments, with the state of M that the episode up to there led to; elsewhere all of them
-    are first frames.
+    Half of them are first frames, with M's zero state. The other half are later moments, with the
+    state of M that the episode up to there led to; where no episode has any, all are first frames.
 
     Args:
       memory: M.
@@ -48,8 +50,9 @@ def choose_starts(
     for path in order:
         episode = read_latents(path, task)
         first.append((episode.mean[0], episode.log_variance[0], zero, zero))
-        moments = _later_moments(episode, random, 1 + count // len(order))
-        if task.later_starts and len(moments):
+        wanted = 1 + (episode.steps // STEPS_FOR_A_MOMENT if task.mortal else count // len(order))
+        moments = _later_moments(episode, random, wanted)
+        if len(moments):
             states = unroll(episode.mean[np.newaxis, :-1], episode.actions[np.newaxis])
             h, c = states.h[0].numpy(), states.c[0].numpy()
             later += [

@@ -19,7 +19,11 @@ def make_vision(task: Task, config: VisionConfig, seed: int) -> Vision:
     """An untrained, compiled V."""
     seed_weights(seed, Purpose.VISION)
     vision = Vision(
-        task.latent_size, config.kl_tolerance, seed, dtype=dtype_policy(config.precision)
+        task.latent_size,
+        config.kl_tolerance,
+        config.emphasis,
+        seed,
+        dtype=dtype_policy(config.precision),
     )
     # XLA makes the convolutions twenty times slower on a CPU.
     vision.compile(Adam(config.learning_rate), jit_compile=False)
