@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from wm_tf.config import VisionConfig, get_task
 from wm_tf.models import Vision
 from wm_tf.models import vision as module
 from wm_tf.models.vision import PatchConv2D, SubpixelConv2DTranspose, kl_divergence
+from wm_tf.training.vision import make_vision
 
 # Input height and width, channels, filters, kernel size and activation of the decoder's layers.
 DECODER = [
@@ -178,6 +180,8 @@ def test_emphasis_adds_the_error_of_what_stands_out() -> None:
     mean = (250 + 3 * 100) / 4 / 255
     ball = (250 / 255 - mean) ** 2 * (250 / 255 - 0.4) ** 2
     gap = 3 * (100 / 255 - mean) ** 2 * (100 / 255 - 0.4) ** 2  # in the other three frames
+    made = make_vision(get_task("car_racing"), VisionConfig(emphasis=40.0), seed=3)
+    assert (made.emphasis, made.seed) == (40.0, 3)
     np.testing.assert_allclose(loss(40.0) - loss(0.0), 40.0 * 12 * (ball + gap) / 4, rtol=1e-4)
 
 

@@ -16,8 +16,13 @@ from hypothesis import strategies as st
 
 from wm_tf import storage
 from wm_tf.config import get_task
+from wm_tf.envs.take_cover import ENVIRONMENT
 from wm_tf.errors import DamagedFile, UserError
+from wm_tf.evaluate import _Dreams
+from wm_tf.models import Memory, Vision
 from wm_tf.serving import manifest
+from wm_tf.serving.export import export
+from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import Models, load, load_keras
 
 TASK = get_task("car_racing")
@@ -75,6 +80,25 @@ def test_keras_models_come_back_with_exactly_their_weights(
     original = keras_models["controller"].parameters.numpy()
     np.testing.assert_array_equal(controller.parameters.numpy(), original)
     assert original.any()
+
+
+def test_a_dream_whose_return_is_survival_is_played_from_its_beginning(tmp_path: Path) -> None:
+    task = get_task("take_cover")
+    states = np.zeros((2, 4, task.hidden_size), np.float32)
+    states[:, 2:] = 0.1  # two of four moments are on the way
+    latents = np.arange(4 * task.latent_size, dtype=np.float32).reshape(4, -1)
+    export(
+        tmp_path / task.name,
+        task,
+        vision=Vision(task.latent_size),
+        memory=Memory(task.latent_size, task.action_size, task.hidden_size, task.mixtures),
+        initial_latents=InitialLatents(latents, latents, *states),
+        facts=manifest.Facts(environment=ENVIRONMENT),
+    )
+    dreams = _Dreams.of(task, tmp_path / task.name, None)
+    for starts in (load(tmp_path, task.name).initial_latents, dreams.starts):
+        np.testing.assert_array_equal(starts.mean, latents[:2])
+        assert starts.h is None
 
 
 def test_models_without_a_controller(altered: Callable[..., Path]) -> None:

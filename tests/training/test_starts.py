@@ -36,9 +36,11 @@ def latents(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def choose(latents: list[Path], task: Task, count: int = 40, seed: int = 1):  # type: ignore[no-untyped-def]
-    memory = Memory(2, 3, 4)
-    starts = choose_starts(memory, latents, task, count=count, random=np.random.default_rng(seed))
+def choose(  # type: ignore[no-untyped-def]
+    latents: list[Path], task: Task, count: int = 40, seed: int = 1, later: bool = True
+):
+    memory, random = Memory(2, 3, 4), np.random.default_rng(seed)
+    starts = choose_starts(memory, latents, task, count=count, random=random, later=later)
     starts.check(task)
     return memory, starts
 
@@ -58,6 +60,14 @@ def test_first_frames_have_the_zero_state_and_later_ones_their_own(latents: list
         states = memory.unroll(episode.mean[np.newaxis, :t], episode.actions[np.newaxis, :t])
         np.testing.assert_allclose(h, states.h[0, -1], atol=1e-5)
         np.testing.assert_allclose(c, states.c[0, -1], atol=1e-5)
+
+
+def test_without_later_moments_all_are_first_frames(latents: list[Path]) -> None:
+    _, starts = choose(latents, CAR, later=False)
+    assert starts.h is None
+    assert starts.c is None
+    assert not starts.mean[:, 0].any()
+    assert len(starts) == 4
 
 
 def test_episodes_too_short_for_later_moments_give_first_frames(tmp_path: Path) -> None:
@@ -83,7 +93,7 @@ def test_a_long_survival_gives_more_moments_and_dreams_that_are_played_none(
         paths.append(episode_path(tmp_path, index))
         write_latents(paths[-1], LatentEpisode(mean, mean, actions, rewards, True, False, ""), task)
     _, starts = choose(paths, task)
-    later = starts.h.any(axis=1)
+    later = starts.later
     assert starts.mean[later, 0].tolist().count(1.0) == 1
     assert starts.mean[later, 0].tolist().count(2.0) == 11
     played = starts.beginnings(task)

@@ -44,7 +44,7 @@ def measure_ends(
         return _values(end_rule(run, round_index - 1))
     real = float(np.mean([read_latents(path, task).steps for path in first]))
     random = seeding.generator(seed, Purpose.MEMORY, round_index, 1)
-    starts = choose_starts(memory, first, task, count=2 * DREAMS, random=random).beginnings(task)
+    starts = choose_starts(memory, first, task, count=DREAMS, random=random, later=False)
     calls = range(DREAMS // RANDOM_DREAMS_PER_CALL)
     streams = [seeding.sequence(seed, Purpose.MEMORY, round_index, 2, call) for call in calls]
     dreams = {

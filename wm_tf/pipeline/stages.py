@@ -162,8 +162,7 @@ def _seen(run: Run) -> np.ndarray | None:
     starts = InitialLatents.read(exported_models(run).folder / task.name, task)
     if starts.h is None:
         return None
-    later = starts.h.any(axis=1)
-    return np.concatenate([starts.mean[later], starts.h[later]], axis=1)
+    return np.concatenate([starts.mean[starts.later], starts.h[starts.later]], axis=1)
 
 
 def _fitness(

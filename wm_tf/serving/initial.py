@@ -53,15 +53,21 @@ class InitialLatents:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values")
 
+    @property
+    def later(self) -> np.ndarray:
+        """Which are moments on the way, with a state of M; bool [N]."""
+        if self.h is None:
+            return np.zeros(len(self), bool)
+        return np.abs(self.h).max(axis=1) > 0.0
+
     def beginnings(self, task: Task) -> InitialLatents:
         """Where dreams that are played begin: where survival counts, only at first frames.
 
         Elsewhere at all moments. (An evolution's dreams begin at all moments of either task.)
         """
-        if not task.mortal or self.h is None:
+        if not task.mortal:
             return self
-        first = ~self.h.any(axis=1)
-        return InitialLatents(self.mean[first], self.log_variance[first])
+        return InitialLatents(self.mean[~self.later], self.log_variance[~self.later])
 
     def sample(
         self, generator: np.random.Generator, rows: int, hidden_size: int

@@ -29,6 +29,7 @@ def choose_starts(
     *,
     count: int,
     random: np.random.Generator,
+    later: bool = True,
 ) -> InitialLatents:
     """Start moments of dreams from encoded episodes.
 
@@ -41,10 +42,11 @@ def choose_starts(
       task: their task.
       count: how many starts at most.
       random: chooses.
+      later: whether there are later moments; else all are first frames.
     """
     order = [latents[index] for index in random.permutation(len(latents))[:count]]
     first: list[Moment] = []
-    later: list[Moment] = []
+    on_the_way: list[Moment] = []
     unroll = tf.function(memory.unroll, reduce_retracing=True)
     zero = np.zeros(task.hidden_size, np.float32)
     for path in order:
@@ -52,15 +54,15 @@ def choose_starts(
         first.append((episode.mean[0], episode.log_variance[0], zero, zero))
         wanted = 1 + (episode.steps // STEPS_FOR_A_MOMENT if task.mortal else count // len(order))
         moments = _later_moments(episode, random, wanted)
-        if len(moments):
+        if later and len(moments):
             states = unroll(episode.mean[np.newaxis, :-1], episode.actions[np.newaxis])
             h, c = states.h[0].numpy(), states.c[0].numpy()
-            later += [
+            on_the_way += [
                 (episode.mean[t], episode.log_variance[t], h[t - 1], c[t - 1]) for t in moments
             ]
-    if later:
+    if on_the_way:
         half = count // 2
-        rows = _draw(first, half, random) + _draw(later, half, random)
+        rows = _draw(first, half, random) + _draw(on_the_way, half, random)
         return InitialLatents(*(np.stack(column) for column in zip(*rows, strict=True)))
     columns = zip(*_draw(first, count, random), strict=True)
     mean, log_variance, _, _ = (np.stack(column) for column in columns)
