@@ -224,6 +224,7 @@ class MemoryConfig:
 _ADDED: Mapping[str, Any] = {
     "decay": 1.0,
     "emphasis": 0.0,
+    "method": "evolution",
     "search": "weights",
     "components": 0,
     "ends": "drawn",
@@ -242,14 +243,19 @@ def completed(held: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any
     return {**{name: value for name, value in _ADDED.items() if name in like}, **held}
 
 
+Method = Literal["evolution", "gradients"]
+"""See `wm_tf.evolution`."""
 Search = Literal["weights", "actuators"]
 """See `wm_tf.evolution.space`."""
 
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Evolution of C by CMA-ES."""
+    """Training of C: its evolution by CMA-ES, or policy gradients in the dream."""
 
+    method: Method = "evolution"
+    """How C improves: by CMA-ES, or by policy gradients, which learn from each step of the dreams
+    and not from their returns alone."""
     generations: int = 30
     fresh: bool = False
     """Begin with zeros instead of the run's last controller."""
@@ -266,7 +272,8 @@ class ControllerConfig:
     rollouts: int = 8
     """Rollouts per candidate; its fitness is their mean return."""
     sigma: float = 0.1
-    """Initial standard deviation of the parameters."""
+    """Initial standard deviation of the parameters; with gradients that of the noise on actions,
+    before they are squashed."""
     horizon: int = 1000
     """Steps of a rollout at most."""
     temperature: float = 1.0
@@ -295,6 +302,14 @@ class ControllerConfig:
         _check(self, positive=positive, below_one=("dropout",))
         if self.population < 4:
             raise UserError(f"--population: expected at least 4, got {self.population}")
+        if self.method == "gradients":
+            if self.search != "weights" or self.hidden or self.sees != "state":
+                raise UserError(
+                    "--method gradients: goes with neither --search actuators nor --hidden nor "
+                    "--sees latent"
+                )
+            if self.goal:
+                raise UserError(f"--goal: expected 0 with --method gradients, got {self.goal:g}")
         if self.search == "actuators" and (self.hidden or self.sees != "state"):
             raise UserError("--search actuators: goes with neither --hidden nor --sees latent")
         if self.components and self.search == "weights":

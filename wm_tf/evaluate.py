@@ -223,7 +223,6 @@ def _dream_randomly(
         episodes=episodes,
         streams=[seeding.sequence(seed, Purpose.EVALUATION, first) for first in firsts],
         temperature=dreams.temperature,
-        explores=False,
     )
     progress.advance(episodes)
     lengths = dreamt.lengths(dreams.end)

@@ -1,4 +1,4 @@
-"""Dreams under the random policy, and the rule of their end."""
+"""Dreams under the random policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wm_tf.config import get_task
-from wm_tf.dream.survival import RandomDreams, choose_end_rule, random_dreams
+from wm_tf.dream.survival import RandomDreams, random_dreams
 from wm_tf.dream.world import Dream
 from wm_tf.envs import task_module
 from wm_tf.seeding import Purpose, sequence
@@ -17,13 +17,6 @@ from wm_tf.serving.load import Models
 from wm_tf.serving.manifest import EndRule
 
 TASK = get_task("car_racing")
-
-
-def constant_dreams(probability: float, count: int = 400, steps: int = 300) -> RandomDreams:
-    """Dreams that end with the same probability at every step."""
-    shape = (count, steps)
-    uniform = np.random.default_rng(1).random(shape)
-    return RandomDreams(np.ones(shape), np.full(shape, probability), uniform)
 
 
 def test_a_dream_lasts_until_its_first_end() -> None:
@@ -35,25 +28,6 @@ def test_a_dream_lasts_until_its_first_end() -> None:
     assert dreams.lengths(EndRule("never")).tolist() == [3, 3, 3]
     # Odds divided by 3: 0.6 becomes 1/3, 0.7 becomes 7/16, 0.9 becomes 3/4.
     assert dreams.lengths(EndRule("threshold", 0.5, 3.0)).tolist() == [3, 3, 1]
-
-
-def test_dreams_end_as_soon_as_the_real_task() -> None:
-    # A hundredth at each step, weighted tenfold: about 95 steps of 300.
-    dreams = constant_dreams(10 * 0.01 / (10 * 0.01 + 0.99))
-    rule = choose_end_rule([dreams], 95.0, 10.0)
-    assert rule.rule == "sampled" and rule.value is None
-    assert rule.odds_correction == pytest.approx(10.0, rel=0.2)
-    for factor in (0.5, 3.0):  # a world that ends so much more often than M says
-        real = constant_dreams(factor * 0.01).lengths(EndRule("sampled")).mean()
-        rule = choose_end_rule([dreams], real, 10.0)
-        assert rule.odds_correction == pytest.approx(10.0 / factor, rel=0.2)
-        assert dreams.lengths(rule).mean() == pytest.approx(real, rel=0.05)
-
-
-def test_temperatures_count_alike_in_the_choice_of_ends() -> None:
-    dreams = [constant_dreams(10 * p / (10 * p + 1 - p)) for p in (0.01, 0.04)]
-    means = [dreamt.lengths(choose_end_rule(dreams, 50.0, 10.0)).mean() for dreamt in dreams]
-    assert means[1] < 50.0 < means[0]
 
 
 def test_random_dreams_are_those_of_the_dream(keras_models: dict[str, Any], models: Models) -> None:

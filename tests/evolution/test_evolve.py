@@ -19,9 +19,10 @@ import pytest
 from wm_tf import storage
 from wm_tf.config import ControllerConfig, get_task
 from wm_tf.errors import DamagedFile, RunFailed
+from wm_tf.evolution.evolution import Evolution
 from wm_tf.evolution.fitness import Fitness
 from wm_tf.evolution.space import Weights
-from wm_tf.evolution.train import Evolved, evolve
+from wm_tf.evolution.train import Trained, train_controller
 
 TASK = get_task("take_cover")
 CONFIG = ControllerConfig(
@@ -40,13 +41,15 @@ def select(parameters: np.ndarray) -> np.ndarray:
     return quadratic(np.repeat(parameters[np.newaxis], 4, 0), 0).returns
 
 
-def run(folder: Path, config: ControllerConfig = CONFIG, **changes: Any) -> Evolved:
+def run(folder: Path, config: ControllerConfig = CONFIG, **changes: Any) -> Trained:
     arguments = {
         "fitness": quadratic, "select": select, "space": Weights(np.full(6, 0.1)),
         "task": TASK, "seed": 3, "facts": {"env": "dream"},
         "path": folder / "controller.npz", "logs": folder / "logs", **changes,
     }  # fmt: skip
-    return evolve(config=config, **arguments)
+    made = [arguments.pop(name) for name in ("fitness", "space")]
+    learner = Evolution(*made, config, arguments.pop("seed"))
+    return train_controller(learner, config=config, **arguments)
 
 
 def state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -15,7 +15,7 @@ from wm_tf.config import preset
 from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.errors import UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
-from wm_tf.pipeline.ends import end_rule, measure_ends
+from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
@@ -157,12 +157,3 @@ def test_a_second_import_keeps_the_history_of_the_first(run: Run, tmp_path: Path
     export_round(again, 1, np.ones(867))
     stages = manifest.read(again.exports / "car_racing", "car_racing")["training"]["stages"]
     assert {"then memory-01", "then then memory-01"} <= stages.keys()
-
-
-def test_without_exploring_games_the_published_rule_of_the_end_stays(run: Run) -> None:
-    record = run.stage_record("memory", 0)
-    assert record is not None
-    memory = load_memory(run, 0)
-    found = measure_ends(run, 1, memory, [run.latents(1) / "episode-000000.npz"], 10.0)
-    assert found == {name: record["result"][name] for name in found}
-    assert found["end_rule"] == "never"

@@ -25,6 +25,7 @@ from wm_tf.pipeline.checkpoints import networks
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
+from wm_tf.serving.manifest import EndRule
 
 
 @pytest.fixture
@@ -162,6 +163,16 @@ def test_a_memory_whose_training_was_interrupted_has_no_rule_of_the_end(run: Run
         run.stage("memory", 0, {"data": 1}, interrupted, goal=2)
     with pytest.raises(UserError, match="M in round 0 was interrupted; train-memory --round 0"):
         end_rule(run, 0)
+
+
+@pytest.mark.parametrize(("task", "rule"), [("take_cover", "sampled"), ("car_racing", "never")])
+def test_dreams_end_by_a_draw_without_the_losss_weight_where_survival_counts(
+    task: str, rule: str, tmp_path: Path
+) -> None:
+    run = Run.open(tmp_path, preset(task, "smoke"))
+    assert end_rule(run, 0) == EndRule("never")
+    run.stage("memory", 1, {"done_positive_weight": 7.0}, lambda: ([], {}), goal=1)
+    assert end_rule(run, 2) == EndRule(rule, None, 7.0)
 
 
 def test_stages_and_rounds_are_apart(run: Run, work: Work) -> None:

@@ -37,10 +37,10 @@ def latents(tmp_path: Path) -> list[Path]:
 
 
 def choose(  # type: ignore[no-untyped-def]
-    latents: list[Path], task: Task, count: int = 40, seed: int = 1, later: bool = True
+    latents: list[Path], task: Task, count: int = 40, seed: int = 1
 ):
     memory, random = Memory(2, 3, 4), np.random.default_rng(seed)
-    starts = choose_starts(memory, latents, task, count=count, random=random, later=later)
+    starts = choose_starts(memory, latents, task, count=count, random=random)
     starts.check(task)
     return memory, starts
 
@@ -60,14 +60,6 @@ def test_first_frames_have_the_zero_state_and_later_ones_their_own(latents: list
         states = memory.unroll(episode.mean[np.newaxis, :t], episode.actions[np.newaxis, :t])
         np.testing.assert_allclose(h, states.h[0, -1], atol=1e-5)
         np.testing.assert_allclose(c, states.c[0, -1], atol=1e-5)
-
-
-def test_without_later_moments_all_are_first_frames(latents: list[Path]) -> None:
-    _, starts = choose(latents, CAR, later=False)
-    assert starts.h is None
-    assert starts.c is None
-    assert not starts.mean[:, 0].any()
-    assert len(starts) == 4
 
 
 def test_episodes_too_short_for_later_moments_give_first_frames(tmp_path: Path) -> None:

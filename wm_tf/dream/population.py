@@ -5,9 +5,6 @@ same dropout mask for all of them, so that candidates differ by what they do and
 The noise of step t is that of the SavedModel's ``dream`` signature called with seed [seed, t] on R
 rows; it is drawn once for the R rollouts and not for each of the P candidates.
 
-M's weights are laid out for the loop: its products are computed in bfloat16 where the processor
-gains from it (states and sums stay float32), and its output columns come component by component.
-
 A dream's end is drawn or, for the fitness of candidates, reckoned with: what comes after a step
 counts by the probability that the dream goes on. That is the mean over all draws, which says more
 about a candidate than one draw does.
@@ -31,8 +28,9 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.config import Task
+from wm_tf.dream.loop import LoopWeights
 from wm_tf.dream.world import has_ended, without_weight
-from wm_tf.models import Memory, controller, lstm, mixture
+from wm_tf.models import Memory, controller, mixture
 from wm_tf.precision import Precision, compute_dtype
 from wm_tf.serving.manifest import EndRule
 
@@ -73,27 +71,6 @@ class _Rows(NamedTuple):
     total: tf.Tensor  # return so far, [B]
     length: tf.Tensor  # steps so far, [B]
     unrewarded: tf.Tensor  # steps since one of which a reward above 0 was expected, int32 [B]
-
-
-class _Weights(NamedTuple):
-    """M's weights as the loop reads them."""
-
-    kernel: tf.Tensor  # [Z + A + H, 4 H]
-    bias: tf.Tensor
-    output_kernel: tf.Tensor  # [H, 3 K Z + 2]
-    output_bias: tf.Tensor
-
-    @classmethod
-    def of(cls, memory: Memory, dtype: str) -> _Weights:
-        shape = (3, memory.latent_size, memory.mixtures)
-        by_component = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1).ravel()
-        columns = np.concatenate([by_component, by_component.size + np.arange(2)])
-        return cls(
-            tf.cast(memory.kernel, dtype),
-            tf.convert_to_tensor(memory.bias),
-            tf.cast(tf.gather(memory.output_kernel, columns, axis=1), dtype),
-            tf.gather(memory.output_bias, columns),
-        )
 
 
 class PopulationRollout:
@@ -251,31 +228,21 @@ class PopulationRollout:
     ) -> dict[str, Any]:
         """Steps `first` to `last` of the rows: what changes of them."""
         layers, mask, rollout = (rows[name] for name in ("layers", "mask", "rollout"))
-        weights = _Weights.of(self._memory, self._dtype)
-        size, mixtures = self._task.latent_size, self._task.mixtures
+        weights = LoopWeights.of(self._memory, self._dtype)
+        size = self._task.latent_size
 
         def step(t: Any, *before: Any) -> Any:
             latent, h, c, alive, total, length, unrewarded = before
             inputs = controller.features(self._task, latent, h, c)
             action = controller.act_by_layers(self._task, layers, inputs)
-            seen = tf.concat([latent, action, h], -1)
-            h, c = lstm.cell(lstm.product(seen, weights.kernel, self._dtype) + weights.bias, c)
-            output = lstm.product(h * mask, weights.output_kernel, self._dtype)
-            *parts, reward, done_logit = tf.split(
-                output + weights.output_bias, [size] * 3 * mixtures + [1, 1], -1
-            )
             uniform, normal = mixture.noise(tf.stack([seed, t]), [rollouts, size])
-            latent = mixture.sample_components(
-                parts[:mixtures],
-                parts[mixtures : 2 * mixtures],
-                parts[2 * mixtures :],
-                temperature,
-                tf.gather(uniform, rollout),
-                tf.gather(normal, rollout),
-            )
-            total += tf.math.multiply_no_nan(reward[:, 0], alive)
+            latent, h, c, reward, done_logit = weights.step(
+                latent, action, h, c, mask,
+                temperature, tf.gather(uniform, rollout), tf.gather(normal, rollout),
+            )  # fmt: skip
+            total += tf.math.multiply_no_nan(reward, alive)
             length += alive
-            done_probability = tf.sigmoid(done_logit[:, 0])
+            done_probability = tf.sigmoid(done_logit)
             if self._expected and self._end.rule == "sampled":
                 alive *= 1.0 - without_weight(done_probability, self._end.odds_correction)
                 alive = tf.where(alive < ENDED, 0.0, alive)
@@ -285,7 +252,7 @@ class PopulationRollout:
                 uniform = tf.random.stateless_uniform([rollouts], draw, alg="philox")
                 ended = has_ended(self._end, done_probability, tf.gather(uniform, rollout))
                 alive *= 1.0 - tf.cast(ended, tf.float32)
-            unrewarded = tf.where(reward[:, 0] > 0.0, 0, unrewarded + 1)
+            unrewarded = tf.where(reward > 0.0, 0, unrewarded + 1)
             alive = tf.where((patience > 0) & (unrewarded >= patience), 0.0, alive)
             alive = tf.where((goal > 0.0) & (total >= goal), 0.0, alive)
             return t + 1, latent, h, c, alive, total, length, unrewarded

@@ -1,9 +1,4 @@
-"""How long dreams last under a random policy: by this the rule of their end is chosen.
-
-The end head gives a probability at every step, with which a dream ends. M's dreams are a little
-kinder or crueller than the task: the odds are set so that the policy that collects survives as
-long in both.
-"""
+"""How long dreams last under the random policy."""
 
 from __future__ import annotations
 
@@ -24,8 +19,6 @@ from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.manifest import EndRule
 
 RANDOM_DREAMS_PER_CALL = 32
-LARGEST_FACTOR = 4.0
-"""By which the odds of an end may be set right."""
 
 
 class RandomDreams(NamedTuple):
@@ -50,10 +43,9 @@ def random_dreams(
     episodes: int,
     streams: Sequence[np.random.SeedSequence],
     temperature: float,
-    explores: bool = True,
     steps: int | None = None,
 ) -> RandomDreams:
-    """Dreams under a random policy.
+    """Dreams under the random policy.
 
     Args:
       task: whose dreams they are.
@@ -62,7 +54,6 @@ def random_dreams(
       episodes: N.
       streams: of the random numbers, one for each call of `RANDOM_DREAMS_PER_CALL`.
       temperature: greater than 0.
-      explores: the policy that collects plays; else the task's plain random policy.
       steps: T; None: the time limit of the real task.
     """
 
@@ -72,8 +63,7 @@ def random_dreams(
         dreamt = rollout(memory, start, actions, temperature=temperature)
         return dreamt.reward, dreamt.done_probability
 
-    module = task_module(task.name)
-    policy = module.exploring_policy if explores else module.random_policy
+    policy = task_module(task.name).random_policy
     parts = []
     for stream in streams:
         random = np.random.default_rng(stream)
@@ -86,28 +76,3 @@ def random_dreams(
         reward, probability = dream(*map(tf.constant, state), seed, tf.constant(actions))
         parts.append((reward.numpy(), probability.numpy(), random.random(reward.shape)))
     return RandomDreams(*(np.concatenate(column)[:episodes] for column in zip(*parts, strict=True)))
-
-
-def choose_end_rule(
-    dreams: Sequence[RandomDreams], real_mean: float, odds_correction: float
-) -> EndRule:
-    """The rule by which dreams last as long as real episodes.
-
-    Ends are drawn with the end head's probability, its odds divided by the number that brings the
-    survival closest. (Without a draw, by a threshold, a controller learns to stay just below: in
-    take_cover such controllers survived 1,000 tics of their dreams and 165 of the real task.)
-
-    Args:
-      dreams: at several temperatures, which count alike.
-      real_mean: of that policy's survival in the real task, in steps.
-      odds_correction: by how much the end head's loss weights the steps that end an episode; what
-        is chosen is at most `LARGEST_FACTOR` times higher or lower.
-    """
-
-    def miss(rule: EndRule) -> float:
-        lengths = np.array([dreamt.lengths(rule).mean() for dreamt in dreams])
-        return float(np.square(np.log(lengths / real_mean)).mean())
-
-    factors = np.geomspace(1.0 / LARGEST_FACTOR, LARGEST_FACTOR, 49)
-    corrections = np.round(odds_correction * factors, 3).tolist()
-    return min((EndRule("sampled", None, value) for value in corrections), key=miss)

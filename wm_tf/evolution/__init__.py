@@ -1,1 +1,4 @@
-"""CMA-ES for the controller: the strategy and its saved state, and fitness in dream and reality."""
+"""Training of the controller: CMA-ES with fitness in dream and reality, or policy gradients.
+
+`train` is the loop around either of them: `evolution` over the `strategy`, or `policy_gradient`.
+"""

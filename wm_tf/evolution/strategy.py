@@ -7,6 +7,7 @@ each generation, and gives bit for bit the strategy that was saved.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cma
@@ -104,7 +105,7 @@ class Strategy:
         return arrays, facts
 
     @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Strategy:
+    def restore(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Strategy:
         """The strategy whose `state` this is."""
         strategy = cls(arrays["initial"], facts["sigma"], facts["population"], facts["seed"])
         for fitness in arrays["fitness"]:

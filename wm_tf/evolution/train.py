@@ -1,8 +1,8 @@
-"""Evolves a controller: ask, evaluate, tell; select, save, go on.
+"""Trains a controller: a generation, select, save, go on.
 
-After every generation the state is written as one npz file: the strategy's (see `Strategy`), the
+After every generation the state is written as one npz file: the learner's (see `Learner`), the
 scores of the means that were tried on the selection seeds, and the best such mean, which is the
-result. SIGKILL at any moment costs the generation that was being evaluated.
+result. SIGKILL at any moment costs the generation that was under way.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from wm_tf import storage
 from wm_tf.config import ControllerConfig, Task, completed
 from wm_tf.errors import DamagedFile
-from wm_tf.evolution.fitness import FitnessFunction
-from wm_tf.evolution.space import Space, Weights
 from wm_tf.evolution.strategy import Strategy
 from wm_tf.progress import Progress
 from wm_tf.training.fit import Log
@@ -32,13 +30,31 @@ Select = Callable[[np.ndarray], np.ndarray]
 """Parameters [N] to their returns on the selection seeds."""
 
 
-@dataclass
-class Evolved:
-    """An evolution as far as it went."""
+class Learner(Protocol):
+    """Improves a controller, generation by generation."""
 
-    strategy: Strategy
-    space: Space
-    """Of which the strategy's points are."""
+    @property
+    def generation(self) -> int:
+        """Generations so far."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Parameters [N] of the controller so far."""
+
+    def advance(self) -> dict[str, float]:
+        """A generation: its figures, ``steps`` among them, all that rollouts took together."""
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, JSON facts) from which `restore` goes on."""
+
+    def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+
+
+@dataclass
+class Trained:
+    """A controller's training as far as it went."""
+
     best: np.ndarray
     """Parameters [N] of the mean with the highest selection score."""
     selections: list[tuple[int, float, float]]
@@ -46,78 +62,59 @@ class Evolved:
     seconds: float = 0.0
 
     @property
-    def mean(self) -> np.ndarray:
-        """Parameters [N] of the distribution's mean."""
-        return self.space.parameters(self.strategy.mean)
-
-    @property
     def best_score(self) -> float:
         return max((score for _, score, _ in self.selections), default=-np.inf)
 
 
-def evolve(
-    fitness: FitnessFunction,
+def train_controller(
+    learner: Learner,
     select: Select,
-    space: Space,
     config: ControllerConfig,
     *,
     task: Task,
-    seed: int,
     path: Path,
     logs: Path,
     facts: Mapping[str, Any],
-) -> Evolved:
-    """Runs, or goes on with, an evolution of `config.generations` generations.
+) -> Trained:
+    """Runs, or goes on with, a training of `config.generations` generations.
 
     Args:
-      fitness: of a generation's candidates.
+      learner: at its beginning.
       select: scores a mean on the selection seeds.
-      space: what is searched, around the controller to begin with.
       config: sizes and intervals.
       task: whose controller it is.
-      seed: of the run.
       path: of the state.
       logs: folder of TensorBoard events and metrics.jsonl.
       facts: what the state belongs to, as JSON values; another state is not gone on with.
 
     Raises:
       DamagedFile: the state at `path` is damaged or belongs to something else.
-      RunFailed: a fitness is not finite.
+      RunFailed: a figure is not finite.
     """
     facts = {**facts, "task": task.name, "config": _identity(config)}
-    initial = space.parameters(space.start)
-    evolved = _load(path, space, task, facts) if path.exists() else None
-    if evolved is None:
-        strategy = Strategy(space.start, config.sigma, config.population, seed)
-        evolved = Evolved(strategy, space, np.array(initial), [])
-    strategy = evolved.strategy
+    trained = Trained(learner.mean, [])
+    if path.exists():
+        trained = _load(path, learner, task, facts)
     with (
         Log(logs) as log,
-        Progress("evolve", config.generations, "generations", done=strategy.generation) as bar,
+        Progress("evolve", config.generations, "generations", done=learner.generation) as bar,
     ):
-        if not evolved.selections and initial.any():
-            _select(evolved, select, log)
-        while strategy.generation < config.generations:
+        if not trained.selections and learner.mean.any():
+            _select(trained, learner, select, log)
+        while learner.generation < config.generations:
             start = time.monotonic()
-            generation = strategy.generation
-            result = fitness(space.parameters(strategy.ask()), generation)
-            evaluated = time.monotonic() - start
-            strategy.tell(result.returns)
-            figures = {
-                "best": float(result.returns.max()),
-                "mean": float(result.returns.mean()),
-                "sigma": strategy.sigma,
-                "steps_per_second": result.steps / evaluated,
-            }
-            last = strategy.generation == config.generations
-            if last or strategy.generation % config.selection_interval == 0:
-                _select(evolved, select, log)
-            evolved.seconds += time.monotonic() - start
-            _save(path, evolved, facts)
+            generation = learner.generation
+            figures = learner.advance()
+            figures["steps_per_second"] = figures.pop("steps") / (time.monotonic() - start)
+            last = learner.generation == config.generations
+            if last or learner.generation % config.selection_interval == 0:
+                _select(trained, learner, select, log)
+            trained.seconds += time.monotonic() - start
+            _save(path, trained, learner, facts)
             log.write(generation, **figures)
-            print(_line(generation, figures, evolved.best_score), flush=True)
+            print(_line(generation, figures, trained.best_score), flush=True)
             bar.advance(**figures)
-    return evolved
+    return trained
 
 
 def save_initial(
@@ -131,29 +128,33 @@ def save_initial(
 ) -> None:
     """Writes the state of an evolution without generations, whose result is `parameters` [N]."""
     strategy = Strategy(parameters, config.sigma, config.population, seed)
-    evolved = Evolved(strategy, Weights(parameters), strategy.mean, [])
-    _save(path, evolved, {**facts, "task": task.name, "config": _identity(config)})
+    facts = {**facts, "task": task.name, "config": _identity(config)}
+    _save(path, Trained(strategy.mean, []), strategy, facts)
 
 
-def _select(evolved: Evolved, select: Select, log: Log) -> None:
-    returns = select(evolved.mean)
+def _select(trained: Trained, learner: Learner, select: Select, log: Log) -> None:
+    returns = select(learner.mean)
     score = float(returns.mean())
     error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else 0.0
-    if score > evolved.best_score:
-        evolved.best = evolved.mean
-    evolved.selections.append((evolved.strategy.generation, score, error))
-    log.write(evolved.strategy.generation, selection=score, selection_error=error)
+    if score > trained.best_score:
+        trained.best = learner.mean
+    trained.selections.append((learner.generation, score, error))
+    log.write(learner.generation, selection=score, selection_error=error)
     print(
-        f"generation {evolved.strategy.generation}: the mean scores {score:.1f} ± {error:.1f} "
+        f"generation {learner.generation}: the mean scores {score:.1f} ± {error:.1f} "
         f"on {len(returns)} selection episodes",
         flush=True,
     )
 
 
 def _line(generation: int, figures: Mapping[str, float], selected: float) -> str:
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}"
+        for name, value in figures.items()
+        if name != "steps_per_second"
+    )
     return (
-        f"generation {generation}: best {figures['best']:.1f}, mean {figures['mean']:.1f}, "
-        f"sigma {figures['sigma']:.4f}, {figures['steps_per_second']:,.0f} steps/s, "
+        f"generation {generation}: {shown}, {figures['steps_per_second']:,.0f} steps/s, "
         f"selected {selected:.1f}"
     )
 
@@ -165,13 +166,15 @@ def _identity(config: ControllerConfig) -> dict[str, Any]:
     return values
 
 
-def _save(path: Path, evolved: Evolved, facts: Mapping[str, Any]) -> None:
-    arrays, strategy = evolved.strategy.state()
-    arrays |= {"best": evolved.best, "mean": evolved.mean}
-    arrays |= {"selections": np.array(evolved.selections).reshape(-1, 3)}
+def _save(
+    path: Path, trained: Trained, learner: Learner | Strategy, facts: Mapping[str, Any]
+) -> None:
+    arrays, strategy = learner.state()
+    arrays |= {"best": trained.best, "mean": learner.mean}
+    arrays |= {"selections": np.array(trained.selections).reshape(-1, 3)}
     metadata = {
         "kind": KIND, "format_version": FORMAT_VERSION, "strategy": strategy,
-        "facts": dict(facts), "seconds": evolved.seconds,
+        "facts": dict(facts), "seconds": trained.seconds,
     }  # fmt: skip
     storage.write_npz(path, arrays, metadata, compress=False)
 
@@ -194,7 +197,7 @@ def read_state(path: Path, task: Task) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, metadata
 
 
-def _load(path: Path, space: Space, task: Task, facts: Mapping[str, Any]) -> Evolved:
+def _load(path: Path, learner: Learner, task: Task, facts: Mapping[str, Any]) -> Trained:
     arrays, metadata = read_state(path, task)
     held = completed(metadata["facts"], facts)
     held["config"] = completed(held["config"], facts["config"])
@@ -209,6 +212,5 @@ def _load(path: Path, space: Space, task: Task, facts: Mapping[str, Any]) -> Evo
         (int(generation), float(score), float(error))
         for generation, score, error in arrays.pop("selections")
     ]
-    best = arrays["best"]
-    strategy = Strategy.restore(arrays, metadata["strategy"])
-    return Evolved(strategy, space, best, selections, metadata["seconds"])
+    learner.restore(arrays, metadata["strategy"])
+    return Trained(arrays["best"], selections, metadata["seconds"])

@@ -15,9 +15,12 @@ import numpy as np
 
 from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
+from wm_tf.errors import UserError
+from wm_tf.evolution.evolution import Evolution
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
+from wm_tf.evolution.policy_gradient import PolicyGradient
 from wm_tf.evolution.space import check_space, make_space
-from wm_tf.evolution.train import evolve
+from wm_tf.evolution.train import Learner, train_controller
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
     CONTROLLER_STAGES,
@@ -27,7 +30,6 @@ from wm_tf.pipeline.checkpoints import (
     networks,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
-from wm_tf.pipeline.ends import measure_ends
 from wm_tf.pipeline.exports import export_members, export_round, exported_models
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
@@ -75,11 +77,8 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         seconds = train_memory(
             memory, later, task, config, places, seed=seed, epochs=epochs, random=random
         )  # fmt: skip
-        weight, ends = config.done_positive_weight, {}
-        if task.mortal:
-            ends = measure_ends(run, round_index, memory, latents, weight)
-        figures = measure_memory(memory, held_out_part(latents), task, weight)
-        return {**figures, **ends, "seconds": seconds}
+        figures = measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
+        return {**figures, "seconds": seconds}
 
     return _training_stage(run, "memory", round_index, config, seen, train)
 
@@ -94,15 +93,17 @@ def controller_round(
     initial: np.ndarray | None = None,
     name: str | None = None,
 ) -> Values:
-    """Evolves C for the exported V and M, in the dream or in the real environment.
+    """Trains C for the exported V and M, in the dream or in the real environment.
 
     Args:
-      env: where the fitness comes from.
+      env: where its rollouts are.
       initial: parameters [N] to begin with; None: the run's last controller, or zeros where there
         is none or the configuration says so.
       name: of the stage, for one that is not part of the procedure's rounds.
     """
     task, seed = run.config.task, run.config.seed
+    if env == "real" and config.method == "gradients":
+        raise UserError("--method gradients: expected --env dream, which it goes through")
     name = name or CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
     if initial is None and not config.fresh:
@@ -127,8 +128,8 @@ def controller_round(
         facts = {"ends": "expected"} if task.mortal and env == "dream" else {}
         if seen is not None:
             facts["seen"] = array_digest(seen)
-        evolved = evolve(
-            _fitness(run, executor, round_index, config, env, members),
+        trained = train_controller(
+            _learner(run, executor, round_index, config, env, members, initial, seen),
             lambda parameters: real_returns(
                 executor,
                 task,
@@ -137,18 +138,16 @@ def controller_round(
                 seed=seed,
                 episodes=config.selection_episodes,
             ),
-            make_space(config, task, initial, seen),
             config,
             task=task,
-            seed=_round_seed(run, Purpose.EVOLUTION, round_index),
             path=path,
             logs=run.logs(name, round_index),
             facts={**inputs, **facts},
         )
-        if evolved.selections:
-            curve = pictures.training_curve(f"{task.name}, {env}", evolved.selections)
+        if trained.selections:
+            curve = pictures.training_curve(f"{task.name}, {env}", trained.selections)
             storage.write_bytes(run.logs(name, round_index) / "training.png", curve)
-        return [path], {"selection": evolved.best_score, "seconds": evolved.seconds}
+        return [path], {"selection": trained.best_score, "seconds": trained.seconds}
 
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
@@ -165,18 +164,27 @@ def _seen(run: Run) -> np.ndarray | None:
     return np.concatenate([starts.mean[starts.later], starts.h[starts.later]], axis=1)
 
 
-def _fitness(
+def _learner(
     run: Run,
     executor: Executor,
     round_index: int,
     config: ControllerConfig,
     env: Env,
     members: Sequence[int],
-) -> FitnessFunction:
-    seed = _round_seed(run, Purpose.FITNESS, round_index)
+    initial: np.ndarray,
+    seen: np.ndarray | None,
+) -> Learner:
+    task, seed = run.config.task, _round_seed(run, Purpose.EVOLUTION, round_index)
+    if config.method == "gradients":
+        return PolicyGradient(task, export_members(run, members), config, seed, initial)
+    fitness: FitnessFunction
+    fitness_seed = _round_seed(run, Purpose.FITNESS, round_index)
     if env == "real":
-        return RealFitness(executor, run.config.task, exported_models(run), config, seed)
-    return DreamFitness(executor, run.config.task, export_members(run, members), config, seed)
+        fitness = RealFitness(executor, task, exported_models(run), config, fitness_seed)
+    else:
+        models = export_members(run, members)
+        fitness = DreamFitness(executor, task, models, config, fitness_seed)
+    return Evolution(fitness, make_space(config, task, initial, seen), config, seed)
 
 
 def _training_stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,10 @@ what a player meets who survives."""
 REWARDED_WITHIN = 25
 """A later moment must be this close, in steps, to a positive reward on both sides."""
 
+EPISODES_TOGETHER = 32
+"""Episodes that M reads side by side."""
+
+T = TypeVar("T")
 Moment = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mean, log_variance, h, c
 
 
@@ -29,7 +34,6 @@ def choose_starts(
     *,
     count: int,
     random: np.random.Generator,
-    later: bool = True,
 ) -> InitialLatents:
     """Start moments of dreams from encoded episodes.
 
@@ -42,31 +46,58 @@ def choose_starts(
       task: their task.
       count: how many starts at most.
       random: chooses.
-      later: whether there are later moments; else all are first frames.
     """
     order = [latents[index] for index in random.permutation(len(latents))[:count]]
     first: list[Moment] = []
-    on_the_way: list[Moment] = []
-    unroll = tf.function(memory.unroll, reduce_retracing=True)
+    later: list[tuple[int, int]] = []  # (episode, step)
     zero = np.zeros(task.hidden_size, np.float32)
-    for path in order:
+    for index, path in enumerate(order):
         episode = read_latents(path, task)
         first.append((episode.mean[0], episode.log_variance[0], zero, zero))
         wanted = 1 + (episode.steps // STEPS_FOR_A_MOMENT if task.mortal else count // len(order))
-        moments = _later_moments(episode, random, wanted)
-        if later and len(moments):
-            states = unroll(episode.mean[np.newaxis, :-1], episode.actions[np.newaxis])
-            h, c = states.h[0].numpy(), states.c[0].numpy()
-            on_the_way += [
-                (episode.mean[t], episode.log_variance[t], h[t - 1], c[t - 1]) for t in moments
-            ]
-    if on_the_way:
-        half = count // 2
-        rows = _draw(first, half, random) + _draw(on_the_way, half, random)
-        return InitialLatents(*(np.stack(column) for column in zip(*rows, strict=True)))
-    columns = zip(*_draw(first, count, random), strict=True)
-    mean, log_variance, _, _ = (np.stack(column) for column in columns)
-    return InitialLatents(mean, log_variance)
+        later += [(index, int(t)) for t in _later_moments(episode, random, wanted)]
+    if not later:
+        columns = zip(*_draw(first, count, random), strict=True)
+        mean, log_variance, _, _ = (np.stack(column) for column in columns)
+        return InitialLatents(mean, log_variance)
+    half = count // 2
+    rows = _draw(first, half, random)
+    rows += _on_the_way(memory, order, task, _draw(later, half, random))
+    return InitialLatents(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _on_the_way(
+    memory: Memory, paths: Sequence[Path], task: Task, moments: Sequence[tuple[int, int]]
+) -> list[Moment]:
+    """Later moments, (episode, step), with the states of M that their episodes led to."""
+
+    @tf.function(reduce_retracing=True)
+    def unroll(latent: Any, action: Any) -> Any:
+        states = memory.unroll(latent, action)
+        return states.h, states.c  # what the heads say is not computed
+
+    steps: dict[int, list[int]] = {}
+    for index, t in moments:
+        steps.setdefault(index, []).append(t)
+    found: list[Moment] = []
+    order = sorted(steps, key=lambda index: max(steps[index]))  # little is padded
+    for start in range(0, len(order), EPISODES_TOGETHER):
+        chosen = order[start : start + EPISODES_TOGETHER]
+        episodes = [read_latents(paths[index], task) for index in chosen]
+        longest = max(max(steps[index]) for index in chosen)
+        latent = np.zeros((len(chosen), longest, task.latent_size), np.float32)
+        action = np.zeros((len(chosen), longest, task.action_size), np.float32)
+        for row, episode in enumerate(episodes):
+            length = min(longest, episode.steps)
+            latent[row, :length] = episode.mean[:length]
+            action[row, :length] = episode.actions[:length]
+        h, c = (states.numpy() for states in unroll(latent, action))
+        found += [
+            (episode.mean[t], episode.log_variance[t], h[row, t - 1], c[row, t - 1])
+            for row, (index, episode) in enumerate(zip(chosen, episodes, strict=True))
+            for t in steps[index]
+        ]
+    return found
 
 
 def _later_moments(episode: LatentEpisode, random: np.random.Generator, count: int) -> np.ndarray:
@@ -82,5 +113,5 @@ def _later_moments(episode: LatentEpisode, random: np.random.Generator, count: i
     return random.permutation(steps[near])[:count]
 
 
-def _draw(moments: list[Moment], count: int, random: np.random.Generator) -> list[Moment]:
+def _draw(moments: list[T], count: int, random: np.random.Generator) -> list[T]:
     return [moments[index] for index in random.permutation(len(moments))[:count]]

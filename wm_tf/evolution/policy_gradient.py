@@ -1,0 +1,356 @@
+"""Policy gradients in the dream: what evolution finds slowly, from dreams cut into short segments.
+
+CMA-ES learns one number from a dream, its return. Here each step tells whether its action was
+better or worse than expected, which a small network (the critic) estimates from what C sees. The
+policy is C with Gaussian noise on its actions before they are squashed; the update is that of PPO
+(Schulman et al. 2017) with advantages after Schulman et al. 2016. The result is C without noise.
+
+In a generation `population` x `rollouts` dreams go on side by side for `horizon` steps. After every
+`SEGMENT` of them C and critic are updated. A dream that has ended begins anew at another start, and
+so does one that has lasted `horizon` steps; across generations the others go on.
+
+Where the end is drawn, an advantage counts what may follow by the probability that the dream goes
+on; the draw itself only decides which dreams begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from wm_tf import agent, seeding
+from wm_tf.config import ControllerConfig, Task
+from wm_tf.dream.loop import LoopWeights
+from wm_tf.dream.world import has_ended, without_weight
+from wm_tf.errors import RunFailed
+from wm_tf.models import controller, mixture
+from wm_tf.precision import compute_dtype
+from wm_tf.seeding import Purpose
+from wm_tf.serving import manifest, parcel
+from wm_tf.serving.initial import InitialLatents
+from wm_tf.training.adam import Adam
+
+SEGMENT = 32
+"""Steps between two updates."""
+STARTS = 2048
+"""Starts that a generation's dreams begin at, drawn from the models' own."""
+DISCOUNT = 0.985
+TRACE = 0.95
+"""The lambda of generalised advantage estimation."""
+CLIP = 0.2
+"""By which the probability of an action may change in an update before its gradient stops."""
+EPOCHS = 3
+BATCHES = 4
+"""An update passes this often over its segment, in so many parts."""
+LEARNING_RATE = 2e-3
+CRITIC_LEARNING_RATE = 1e-3
+CRITIC_UNITS = 128
+AVERAGED = 3
+"""The result is an average of C over the updates of about so many generations: from one to the next
+C changes its ways, and in the real task some of them are worth a third less than others."""
+
+
+class _Dreams(NamedTuple):
+    """B dreams that go on side by side."""
+
+    latent: Any  # [B, Z]
+    h: Any  # [B, H]
+    c: Any  # [B, H]
+    mask: Any  # of M's outputs, [B, H]
+    steps: Any  # so far, int32 [B]
+    unrewarded: Any  # steps since one of which a reward above 0 was expected, int32 [B]
+
+
+class _Starts(NamedTuple):
+    """Where dreams begin: S moments for each of J models."""
+
+    latent: Any  # [J, S, Z]
+    h: Any  # [J, S, H]
+    c: Any  # [J, S, H]
+    mask: Any  # [J, S, H]
+
+
+class _Segment(NamedTuple):
+    """T steps of B dreams, for an update."""
+
+    seen: Any  # what C saw, [T, B, F]
+    raw: Any  # actions before they are squashed, [T, B, A]
+    log_density: Any  # of them, but for a constant, [T, B]
+    advantage: Any  # [T, B]
+    value: Any  # what the critic should have said, [T, B]
+
+
+class PolicyGradient:
+    """Improves a controller in the dream; see the module's docstring.
+
+    Args:
+      task: whose controller it is.
+      models: V, M, starts and rule of the end; several dream in equal shares.
+      config: `population` x `rollouts` dreams of `horizon` steps; `sigma` is the standard
+        deviation of the noise; `temperature`, `dropout`, `patience` and `precision` as in an
+        evolution.
+      seed: of all random numbers.
+      initial: parameters [N] of the controller to begin with.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        models: Sequence[agent.ModelsAt],
+        config: ControllerConfig,
+        seed: int,
+        initial: np.ndarray,
+    ) -> None:
+        self.generation = 0
+        self._task, self._config, self._seed = task, config, seed
+        self._dtype = compute_dtype(config.precision)
+        self._share = config.population * config.rollouts // len(models)  # dreams of each M
+        self._memories, self._ends, self._initial = [], [], []
+        for place in models:
+            self._memories.append(agent.load_models(place, task.name)[1])
+            folder = parcel.find(place.folder, task.name, place.checksum) / task.name
+            self._ends.append(manifest.EndRule.of(manifest.read(folder, task.name)))
+            self._initial.append(InitialLatents.read(folder, task))
+        self._parameters = tf.Variable(tf.cast(initial, tf.float32))
+        self._initial_parameters = np.array(initial, np.float64)
+        self._average = np.zeros_like(self._initial_parameters)  # as if all before was zero
+        self._critic = self._new_critic()
+        self._optimizers = (Adam(LEARNING_RATE, clipnorm=1.0), Adam(CRITIC_LEARNING_RATE))
+        self._optimizers[0].build([self._parameters])
+        self._optimizers[1].build(self._critic.trainable_variables)
+        self._starts, self._dreams = self._first_dreams()
+        self._dream = tf.function(self._dream_on)
+        self._learn = tf.function(self._update)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Parameters [N] of the controller so far: the policy without noise, averaged."""
+        if self.generation == 0:
+            return self._initial_parameters
+        missing = self._kept() ** (self.generation * self._segments())
+        return self._average / (1.0 - missing)
+
+    def _segments(self) -> int:
+        """Of a generation."""
+        return -(-self._config.horizon // SEGMENT)
+
+    def _kept(self) -> float:
+        """The share of the average that an update leaves."""
+        return float(np.exp(-1.0 / (AVERAGED * self._segments())))
+
+    def advance(self) -> dict[str, float]:
+        """Dreams and learns for a generation.
+
+        Returns:
+          ``mean``: reward per dream that ended; ``critic_error``: root mean square of what the
+          critic misjudged, as a share of what there is to judge; ``steps``: dreamt.
+
+        Raises:
+          RunFailed: a parameter is not finite.
+        """
+        stream = seeding.sequence(self._seed, Purpose.EVOLUTION, self.generation)
+        noise, random = seeding.environment_seed(stream), np.random.default_rng(stream)
+        self._starts = self._draw_starts(random)
+        reward, ended, errors, first = 0.0, 0.0, [], 0
+        while first < self._config.horizon:
+            last = min(first + SEGMENT, self._config.horizon)
+            self._dreams, segment, rewards, ends = self._dream(
+                self._dreams, self._starts, *map(tf.constant, (noise, first, last))
+            )
+            reward, ended, first = reward + float(rewards), ended + float(ends), last
+            rows = [tf.reshape(part, [-1, *part.shape[2:]]) for part in segment]
+            count = int(rows[0].shape[0])
+            for _ in range(EPOCHS):
+                for chosen in np.array_split(random.permutation(count), BATCHES):
+                    batch = _Segment(*(tf.gather(part, chosen) for part in rows))
+                    errors.append(self._learn(batch))
+            kept = self._kept()
+            self._average = kept * self._average + (1.0 - kept) * self._parameters.numpy()
+        if not np.isfinite(self._parameters.numpy()).all():
+            raise RunFailed(
+                f"generation {self.generation}: a parameter is not finite (seed {self._seed})"
+            )
+        self.generation += 1
+        return {
+            "mean": reward / max(ended, 1.0),
+            "critic_error": float(np.mean(errors)) ** 0.5,
+            "steps": float(self._share * len(self._memories) * self._config.horizon),
+        }
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, JSON facts) from which `restore` goes on."""
+        arrays = {f"variable_{index}": part.numpy() for index, part in enumerate(self._variables())}
+        arrays |= {f"dreams_{name}": part.numpy() for name, part in self._dreams._asdict().items()}
+        return {**arrays, "average": self._average}, {"generation": self.generation}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        self.generation = facts["generation"]
+        self._average = arrays["average"]
+        for index, variable in enumerate(self._variables()):
+            variable.assign(arrays[f"variable_{index}"])
+        self._dreams = _Dreams(*(tf.constant(arrays[f"dreams_{name}"]) for name in _Dreams._fields))
+
+    def _variables(self) -> list[Any]:
+        """Everything that learns."""
+        optimized = [part for optimizer in self._optimizers for part in optimizer.variables]
+        return [self._parameters, *self._critic.trainable_variables, *optimized]
+
+    def _new_critic(self) -> keras.Model:
+        """What C sees [B, F] to the discounted reward that is still to come [B, 1]."""
+        seen = self._moments()
+        scale = keras.layers.Normalization(mean=seen.mean(0), variance=seen.var(0) + 0.01)
+        inner = keras.initializers.GlorotUniform(self._seed)
+        return keras.Sequential(
+            [
+                keras.Input([self._task.controller_inputs]),
+                scale,
+                keras.layers.Dense(CRITIC_UNITS, "tanh", kernel_initializer=inner),
+                keras.layers.Dense(1, kernel_initializer="zeros"),
+            ]
+        )
+
+    def _moments(self) -> np.ndarray:
+        """What C sees where the first model's dreams begin, [N, F]."""
+        starts, task = self._initial[0], self._task
+        zero = np.zeros((len(starts), task.hidden_size), np.float32)
+        h = zero if starts.h is None else starts.h
+        c = zero if starts.c is None else starts.c
+        return controller.features(task, starts.mean, h, c).numpy()
+
+    def _first_dreams(self) -> tuple[_Starts, _Dreams]:
+        """Dreams at every age, so that they do not all end together."""
+        random = seeding.generator(self._seed, Purpose.EVOLUTION)
+        starts = self._draw_starts(random)
+        latent, h, c, mask = (tf.concat(tf.unstack(part[:, : self._share]), 0) for part in starts)
+        age = random.integers(self._config.horizon, size=len(latent)).astype(np.int32)
+        return starts, _Dreams(latent, h, c, mask, tf.constant(age), tf.zeros_like(age))
+
+    def _draw_starts(self, random: np.random.Generator) -> _Starts:
+        """A generation's starts; as many as there are dreams, at least."""
+        count, size = max(STARTS, self._share), self._task.hidden_size
+        states = [starts.sample(random, count, size) for starts in self._initial]
+        kept = random.random((len(states), count, size), np.float32) >= self._config.dropout
+        mask = kept.astype(np.float32) / np.float32(1.0 - self._config.dropout)
+        latent, h, c = (np.stack(part).astype(np.float32) for part in zip(*states, strict=True))
+        return _Starts(*(tf.constant(part) for part in (latent, h, c, mask)))
+
+    def _policy(self, seen: Any) -> tf.Tensor:
+        """The mean of the actions before they are squashed, [B, A]."""
+        ((kernel, bias),) = controller.split_parameters(self._task, self._parameters)
+        return tf.matmul(seen, kernel, transpose_b=True) + bias
+
+    def _log_density(self, seen: Any, raw: Any) -> tf.Tensor:
+        """Of actions before they are squashed, but for a constant, [B]."""
+        return -0.5 * tf.reduce_sum(tf.square((raw - self._policy(seen)) / self._config.sigma), -1)
+
+    def _value(self, seen: Any) -> tf.Tensor:
+        return self._critic(seen)[:, 0]
+
+    def _dream_on(
+        self, dreams: _Dreams, starts: _Starts, seed: Any, first: Any, last: Any
+    ) -> tuple[_Dreams, _Segment, Any, Any]:
+        """Steps `first` to `last` of all dreams: how they stand, what happened, reward, ends."""
+        task, config = self._task, self._config
+        weights = [LoopWeights.of(memory, self._dtype) for memory in self._memories]
+        models, count = len(weights), self._share * len(weights)
+        model = tf.repeat(tf.range(models), self._share)  # of each row
+        kinds = (tf.float32,) * 7
+        steps = tf.range(first, last)
+        histories = tuple(tf.TensorArray(kind, tf.size(steps)) for kind in kinds)
+
+        def step(t: Any, dreams: Any, histories: Any) -> Any:
+            latent, h, c, mask, age, unrewarded = dreams
+            uniform, normal = mixture.noise(tf.stack([seed, t]), [count, task.latent_size])
+            # Beside the noise of the latents, whose second seeds are 0 and above.
+            disturbance = tf.random.stateless_normal(
+                [count, task.action_size], tf.stack([seed, -2 - 2 * t]), alg="philox"
+            )
+            draws = tf.random.stateless_uniform(
+                [2, count], tf.stack([seed, -3 - 2 * t]), alg="philox"
+            )
+            seen = controller.features(task, latent, h, c)
+            raw = self._policy(seen) + config.sigma * disturbance
+            action = controller.squash(task, raw)
+            rows = (latent, action, h, c, mask, uniform, normal)
+            shares = zip(*(tf.split(part, models) for part in rows), strict=True)
+            parts = [
+                own.step(latent, action, h, c, mask, config.temperature, uniform, normal)
+                for own, (latent, action, h, c, mask, uniform, normal) in zip(
+                    weights, shares, strict=True
+                )
+            ]
+            after_latent, after_h, after_c, reward, done_logit = (
+                tf.concat(part, 0) for part in zip(*parts, strict=True)
+            )
+            if task.mortal:  # each step is worth the same, which M's estimate is not to the digit
+                reward = tf.ones_like(reward)
+            goes_on, ended = self._ends_at(tf.sigmoid(done_logit), draws[0])
+            unrewarded = tf.where(reward > 0.0, 0, unrewarded + 1)
+            given_up = (unrewarded >= config.patience) & (config.patience > 0)
+            goes_on, ended = tf.where(given_up, 0.0, goes_on), ended | given_up
+            value = self._value(seen)
+            after = controller.features(task, after_latent, after_h, after_c)
+            gain = (1.0 - DISCOUNT) * reward + DISCOUNT * goes_on * self._value(after) - value
+            begins = ended | (age + 1 >= config.horizon)
+            facts = (seen, raw, value, gain, tf.cast(begins, tf.float32), reward,
+                     self._log_density(seen, raw))  # fmt: skip
+            histories = tuple(
+                array.write(t - first, fact) for array, fact in zip(histories, facts, strict=True)
+            )
+            start = tf.cast(draws[1] * tf.cast(tf.shape(starts.latent)[1], tf.float32), tf.int32)
+            fresh = [tf.gather_nd(part, tf.stack([model, start], -1)) for part in starts]
+            followed = (after_latent, after_h, after_c, mask)
+            states = [
+                tf.where(begins[:, None], new, old)
+                for new, old in zip(fresh, followed, strict=True)
+            ]
+            dreams = (*states, tf.where(begins, 0, age + 1), tf.where(begins, 0, unrewarded))
+            return t + 1, dreams, histories
+
+        _, after, histories = tf.while_loop(
+            lambda t, *_: t < last, step, (first, tuple(dreams), histories)
+        )
+        seen, raw, value, gain, begins, reward, log_density = (part.stack() for part in histories)
+        advantage = tf.scan(
+            lambda later, now: now[0] + DISCOUNT * TRACE * (1.0 - now[1]) * later,
+            (gain, begins),
+            tf.zeros([count]),
+            reverse=True,
+        )
+        segment = _Segment(seen, raw, log_density, advantage, advantage + value)
+        return _Dreams(*after), segment, tf.reduce_sum(reward), tf.reduce_sum(begins)
+
+    def _ends_at(self, done_probability: Any, uniform: Any) -> tuple[Any, Any]:
+        """(the probability that a dream goes on, whether it ends) for each row."""
+        shares = zip(self._ends, *(tf.split(part, len(self._ends)) for part in
+                                   (done_probability, uniform)), strict=True)  # fmt: skip
+        goes_on, ended = [], []
+        for end, probability, draw in shares:
+            ends = has_ended(end, probability, draw)
+            ended.append(ends)
+            goes_on.append(
+                1.0 - without_weight(probability, end.odds_correction)
+                if end.rule == "sampled"
+                else 1.0 - tf.cast(ends, tf.float32)
+            )
+        return tf.concat(goes_on, 0), tf.concat(ended, 0)
+
+    def _update(self, batch: _Segment) -> tf.Tensor:
+        """One step of C and critic; the critic's error as a share of the variance."""
+        advantage = batch.advantage - tf.reduce_mean(batch.advantage)
+        advantage /= tf.math.reduce_std(batch.advantage) + 1e-6
+        with tf.GradientTape() as tape:
+            ratio = tf.exp(self._log_density(batch.seen, batch.raw) - batch.log_density)
+            clipped = tf.clip_by_value(ratio, 1.0 - CLIP, 1.0 + CLIP)
+            loss = -tf.reduce_mean(tf.minimum(ratio * advantage, clipped * advantage))
+        self._optimizers[0].apply([tape.gradient(loss, self._parameters)], [self._parameters])
+        with tf.GradientTape() as tape:
+            error = tf.reduce_mean(tf.square(self._value(batch.seen) - batch.value))
+        variables = self._critic.trainable_variables
+        self._optimizers[1].apply(tape.gradient(error, variables), variables)
+        return error / (tf.math.reduce_variance(batch.value) + 1e-6)
