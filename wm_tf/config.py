@@ -468,13 +468,19 @@ _CAR_RACING_LAST = dataclasses.replace(
     ),
 )
 
+# To dodge is to act a second before a fireball arrives: what each step leads to tells more than
+# how long a dream lasts.
 _TAKE_COVER_CONTROLLER = ControllerConfig(
-    generations=30,
-    rollouts=8,
-    horizon=1500,
+    method="gradients",
+    generations=16,
+    fresh=True,
+    rollouts=16,
+    sigma=0.5,
+    horizon=600,
     temperature=1.15,
-    selection_interval=10,
-    selection_episodes=48,
+    dropout=0.0,
+    selection_interval=4,
+    selection_episodes=96,
 )
 # A player who dodges lives to see what random play never shows: rows of monsters, and several
 # fireballs at once. They are small, and V needs many frames before it keeps them.
@@ -482,14 +488,7 @@ _TAKE_COVER_LATER = _round(
     CollectConfig(episodes=1000, policy="controller", noise=0.1),
     VisionConfig(epochs=2, frame_stride=3, batch_size=50, learning_rate=6e-4, decay=0.15),
     MemoryConfig(epochs=18, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
-    dataclasses.replace(
-        _TAKE_COVER_CONTROLLER,
-        generations=24,
-        rollouts=16,
-        horizon=2100,
-        selection_interval=6,
-        selection_episodes=96,
-    ),
+    _TAKE_COVER_CONTROLLER,
 )
 
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {

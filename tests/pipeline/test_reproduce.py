@@ -225,3 +225,23 @@ def test_controllers_that_see_less_are_compared(
     }
     record = json.loads((folder / "stages" / "ablation-state-0-01.json").read_text())
     assert record["inputs"]["initial"] == array_digest(np.zeros(867))  # not the run's last one
+
+
+def test_a_controller_learns_by_gradients_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    for path in (
+        copy / "checkpoints" / "controller-01.npz",
+        copy / "stages" / "controller-01.json",
+    ):
+        path.unlink()
+    command = ["train-controller", "car_racing", "--preset", "smoke", "--run", str(copy)]
+    command += ["--round", "1", "--method", "gradients", "--fresh", "--horizon", "40"]
+    for generations in ("1", "2"):
+        assert main([*command, "--generations", generations]) == 0
+    arrays, facts = storage.read_npz(copy / "checkpoints" / "controller-01.npz")
+    assert facts["strategy"] == {"generation": 2}
+    assert [int(generation) for generation, _, _ in arrays["selections"]] == [1, 2]
+    assert arrays["best"].any() and arrays["best"].shape == (867,)
+    made = controllers(Run.open(copy, preset("car_racing", "smoke")))
+    assert any(np.array_equal(one.parameters, arrays["best"]) for one in made)

@@ -3,7 +3,8 @@
 CMA-ES learns one number from a dream, its return. Here each step tells whether its action was
 better or worse than expected, which a small network (the critic) estimates from what C sees. The
 policy is C with Gaussian noise on its actions before they are squashed; the update is that of PPO
-(Schulman et al. 2017) with advantages after Schulman et al. 2016. The result is C without noise.
+(Schulman et al. 2017) with advantages after Schulman et al. 2016. The result is C without noise,
+averaged over its last updates (Polyak & Juditsky 1992).
 
 In a generation `population` x `rollouts` dreams go on side by side for `horizon` steps. After every
 `SEGMENT` of them C and critic are updated. A dream that has ended begins anew at another start, and
@@ -109,15 +110,15 @@ class PolicyGradient:
         self._task, self._config, self._seed = task, config, seed
         self._dtype = compute_dtype(config.precision)
         self._share = config.population * config.rollouts // len(models)  # dreams of each M
-        self._memories, self._ends, self._initial = [], [], []
+        self._memories, self._ends, self._sources = [], [], []
         for place in models:
             self._memories.append(agent.load_models(place, task.name)[1])
             folder = parcel.find(place.folder, task.name, place.checksum) / task.name
             self._ends.append(manifest.EndRule.of(manifest.read(folder, task.name)))
-            self._initial.append(InitialLatents.read(folder, task))
+            self._sources.append(InitialLatents.read(folder, task))
         self._parameters = tf.Variable(tf.cast(initial, tf.float32))
-        self._initial_parameters = np.array(initial, np.float64)
-        self._average = np.zeros_like(self._initial_parameters)  # as if all before was zero
+        self._beginning = np.array(initial, np.float64)
+        self._average = np.zeros_like(self._beginning)  # as if all before was zero
         self._critic = self._new_critic()
         self._optimizers = (Adam(LEARNING_RATE, clipnorm=1.0), Adam(CRITIC_LEARNING_RATE))
         self._optimizers[0].build([self._parameters])
@@ -130,7 +131,7 @@ class PolicyGradient:
     def mean(self) -> np.ndarray:
         """Parameters [N] of the controller so far: the policy without noise, averaged."""
         if self.generation == 0:
-            return self._initial_parameters
+            return self._beginning
         missing = self._kept() ** (self.generation * self._segments())
         return self._average / (1.0 - missing)
 
@@ -216,7 +217,7 @@ class PolicyGradient:
 
     def _moments(self) -> np.ndarray:
         """What C sees where the first model's dreams begin, [N, F]."""
-        starts, task = self._initial[0], self._task
+        starts, task = self._sources[0], self._task
         zero = np.zeros((len(starts), task.hidden_size), np.float32)
         h = zero if starts.h is None else starts.h
         c = zero if starts.c is None else starts.c
@@ -233,7 +234,7 @@ class PolicyGradient:
     def _draw_starts(self, random: np.random.Generator) -> _Starts:
         """A generation's starts; as many as there are dreams, at least."""
         count, size = max(STARTS, self._share), self._task.hidden_size
-        states = [starts.sample(random, count, size) for starts in self._initial]
+        states = [starts.sample(random, count, size) for starts in self._sources]
         kept = random.random((len(states), count, size), np.float32) >= self._config.dropout
         mask = kept.astype(np.float32) / np.float32(1.0 - self._config.dropout)
         latent, h, c = (np.stack(part).astype(np.float32) for part in zip(*states, strict=True))

@@ -103,7 +103,7 @@ def controller_round(
     """
     task, seed = run.config.task, run.config.seed
     if env == "real" and config.method == "gradients":
-        raise UserError("--method gradients: expected --env dream, which it goes through")
+        raise UserError("--method gradients: expected --env dream, or else --method evolution")
     name = name or CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
     if initial is None and not config.fresh:

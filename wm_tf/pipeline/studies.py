@@ -113,7 +113,8 @@ def ablate(
     """
     scores = {}
     for label, changes in ABLATIONS.items():
-        changed = dataclasses.replace(config, **changes)
+        # Gradients know no hidden layer.
+        changed = dataclasses.replace(config, method="evolution", **changes)
         name = f"ablation-{changed.sees}-{changed.hidden}"
         scores[label] = _study(run, executor, round_index, changed, name, episodes)
     _leave_best(run)
