@@ -97,7 +97,9 @@ def train_controller(
         trained = _load(path, learner, task, facts)
     with (
         Log(logs) as log,
-        Progress("evolve", config.generations, "generations", done=learner.generation) as bar,
+        Progress(
+            "train-controller", config.generations, "generations", done=learner.generation
+        ) as bar,
     ):
         if not trained.selections and learner.mean.any():
             _select(trained, learner, select, log)
