@@ -69,6 +69,17 @@ def test_dreams_that_end_begin_anew(saved_models: Path) -> None:
     assert len(set(arrays["dreams_steps"])) > 1
 
 
+def test_where_survival_counts_dreams_end_by_their_rule_and_a_step_is_worth_1() -> None:
+    task = get_task("take_cover")
+    folder = Path("saved_models").resolve()
+    place = agent.ModelsAt(folder, manifest.checksum(folder / task.name))
+    config = dataclasses.replace(CONFIG, horizon=500, patience=0)
+    dodger = PolicyGradient(task, [place], config, 5, np.zeros(task.controller_parameters))
+    ended = 16 * 500 / dodger.advance()["mean"]
+    assert ended == pytest.approx(round(ended), abs=1e-3)
+    assert ended > 1.5 * 16  # so many end at the horizon alone
+
+
 def test_a_parameter_that_is_not_finite_stops_the_run(saved_models: Path) -> None:
     broken = learner(saved_models)
     arrays, facts = broken.state()

@@ -156,6 +156,7 @@ class PolicyGradient:
         stream = seeding.sequence(self._seed, Purpose.EVOLUTION, self.generation)
         noise, random = seeding.environment_seed(stream), np.random.default_rng(stream)
         self._starts = self._draw_starts(random)
+        kept = self._kept()
         reward, ended, errors, first = 0.0, 0.0, [], 0
         while first < self._config.horizon:
             last = min(first + SEGMENT, self._config.horizon)
@@ -169,7 +170,6 @@ class PolicyGradient:
                 for chosen in np.array_split(random.permutation(count), BATCHES):
                     batch = _Segment(*(tf.gather(part, chosen) for part in rows))
                     errors.append(self._learn(batch))
-            kept = self._kept()
             self._average = kept * self._average + (1.0 - kept) * self._parameters.numpy()
         if not np.isfinite(self._parameters.numpy()).all():
             raise RunFailed(
@@ -260,9 +260,7 @@ class PolicyGradient:
         weights = [LoopWeights.of(memory, self._dtype) for memory in self._memories]
         models, count = len(weights), self._share * len(weights)
         model = tf.repeat(tf.range(models), self._share)  # of each row
-        kinds = (tf.float32,) * 7
-        steps = tf.range(first, last)
-        histories = tuple(tf.TensorArray(kind, tf.size(steps)) for kind in kinds)
+        histories = tuple(tf.TensorArray(tf.float32, last - first) for _ in range(7))
 
         def step(t: Any, dreams: Any, histories: Any) -> Any:
             latent, h, c, mask, age, unrewarded = dreams
