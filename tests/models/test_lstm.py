@@ -39,12 +39,12 @@ def values_and_gradients(unroll: Any, given: list[tf.Tensor]) -> list[tf.Tensor]
     return [hs, cs, *tape.gradient(loss, given)]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_values_and_gradients_are_those_of_a_plain_loop(compiled: bool) -> None:
+@pytest.mark.parametrize(("compiled", "xla"), [(False, False), (True, False), (True, True)])
+def test_values_and_gradients_are_those_of_a_plain_loop(compiled: bool, xla: bool) -> None:
     given = arguments("float64")
 
     def unroll(*arrays: Any) -> Any:
-        return lstm.unroll(*arrays, "float64")
+        return lstm.unroll(*arrays, "float64", xla)
 
     run = tf.function(values_and_gradients) if compiled else values_and_gradients
     for actual, expected in zip(

@@ -33,7 +33,9 @@ def product(x: Any, kernel: Any, dtype: str) -> tf.Tensor:
     return tf.cast(tf.tensordot(tf.cast(x, dtype), tf.cast(kernel, dtype), 1), x.dtype)
 
 
-def unroll(projected: Any, kernel: Any, h: Any, c: Any, dtype: str) -> tuple[Any, Any]:
+def unroll(
+    projected: Any, kernel: Any, h: Any, c: Any, dtype: str, xla: bool = False
+) -> tuple[Any, Any]:
     """All steps of a sequence.
 
     Args:
@@ -41,23 +43,22 @@ def unroll(projected: Any, kernel: Any, h: Any, c: Any, dtype: str) -> tuple[Any
       kernel: of h, [H, 4 H].
       h, c: the state before the first step, [B, H].
       dtype: of the matrix products alone.
+      xla: compile both loops with it, once for each shape.
 
     Returns:
       h and c after each step, [T, B, H].
     """
+    forwards = _xla_forwards if xla else _forwards
+    backwards = _xla_backwards if xla else _backwards
 
     @tf.custom_gradient
     def steps(projected: Any, kernel: Any, h: Any, c: Any) -> Any:
         low = tf.cast(kernel, dtype)
-        hs, cs, *gates = tf.scan(
-            lambda state, x: _open_cell(x + product(state[0], low, dtype), state[1]),
-            projected,
-            (h, c, *[tf.zeros_like(h)] * 4),
-        )
+        hs, cs, *gates = forwards(projected, low, h, c, dtype)
 
         def gradient(dhs: Any, dcs: Any) -> tuple[Any, Any, Any, Any]:
             h_before, c_before = tf.concat([h[None], hs[:-1]], 0), tf.concat([c[None], cs[:-1]], 0)
-            dgates, dh, dc = _backwards(gates, tf.transpose(low), c_before, cs, dhs, dcs, dtype)
+            dgates, dh, dc = backwards(gates, tf.transpose(low), c_before, cs, dhs, dcs, dtype)
             rows = tf.reshape(h_before, [-1, kernel.shape[0]])
             columns = tf.reshape(dgates, [-1, kernel.shape[1]])
             return dgates, product(tf.transpose(rows), columns, dtype), dh, dc
@@ -65,6 +66,15 @@ def unroll(projected: Any, kernel: Any, h: Any, c: Any, dtype: str) -> tuple[Any
         return (hs, cs), gradient
 
     return steps(projected, tf.convert_to_tensor(kernel), h, c)
+
+
+def _forwards(projected: Any, kernel: Any, h: Any, c: Any, dtype: str) -> Any:
+    """h, c and what the gates i, f, g and o were open after each step, [T, B, H] each."""
+    return tf.scan(
+        lambda state, x: _open_cell(x + product(state[0], kernel, dtype), state[1]),
+        projected,
+        (h, c, *[tf.zeros_like(h)] * 4),
+    )
 
 
 def _backwards(
@@ -100,3 +110,7 @@ def _backwards(
         reverse=True,
     )
     return dgates, dh[0], dc[0]
+
+
+_xla_forwards = tf.function(_forwards, jit_compile=True, autograph=False)
+_xla_backwards = tf.function(_backwards, jit_compile=True, autograph=False)

@@ -118,9 +118,17 @@ class Memory(keras.Model):
         return MemoryStep(*self.heads(h, mask), h, c)
 
     def unroll(
-        self, latent: Any, action: Any, h: Any = None, c: Any = None, mask: Any = None
+        self,
+        latent: Any,
+        action: Any,
+        h: Any = None,
+        c: Any = None,
+        mask: Any = None,
+        xla: bool = False,
     ) -> MemoryStep:
         """`step` over a sequence: latent [B, T, Z], action [B, T, A], from the state (h, c).
+
+        `xla` as in `lstm.unroll`, for sequences of one shape.
 
         Returns:
           Everything with an axis [B, T, ...], h and c included.
@@ -132,7 +140,7 @@ class Memory(keras.Model):
             tf.convert_to_tensor(self.kernel), [self._inputs, self.hidden_size]
         )
         projected = self._product(inputs, input_kernel) + self.bias
-        states = lstm.unroll(projected, state_kernel, h, c, self.compute_dtype)
+        states = lstm.unroll(projected, state_kernel, h, c, self.compute_dtype, xla)
         h, c = (tf.transpose(state, [1, 0, 2]) for state in states)
         return MemoryStep(*self.heads(h, mask), h, c)
 
@@ -168,7 +176,9 @@ class Memory(keras.Model):
         """Predictions for sequences, from the zero state: the fields of `MemoryStep` by name."""
         latent, action = inputs["latent"], inputs["action"]
         mask = self.dropout_mask(tf.shape(latent)[0]) if training and self.dropout else None
-        return self.unroll(latent, action, mask=mask)._asdict()
+        # XLA fuses what is between the products, but does not know a CPU's bfloat16 ones.
+        xla = training and self.compute_dtype == "float32"
+        return self.unroll(latent, action, mask=mask, xla=xla)._asdict()
 
     def compute_loss(
         self,
