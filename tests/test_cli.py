@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from wm_tf import cli, storage
-from wm_tf.config import preset
+from wm_tf.config import ControllerConfig, preset
 from wm_tf.errors import RunFailed
 from wm_tf.pipeline.run import Run
 
@@ -100,6 +100,11 @@ def test_an_unknown_flag_is_refused(capsys: Capture, run: Path) -> None:
         ("collect", "--timeout", "nan", "a number of seconds above 0"),
         ("collect", "--quiet-fraction", "1.5", "at most 1"),
         ("collect", "--round", "-1", "at least 0"),
+        ("encode", "--round", "-1", "at least 0"),
+        ("reproduce", "--iterations", "0", "at least 1"),
+        ("sweep", "--episodes", "0", "at least 1"),
+        ("sweep", "--temperatures", "0", "above 0"),
+        ("ablate", "--episodes", "0", "at least 1"),
         ("collect", "--seed", "-1", "at least 0"),
         ("train-vision", "--batch-size", "0", "above 0"),
         ("train-vision", "--frame-stride", "0", "above 0"),
@@ -393,6 +398,8 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
         ["car_racing", "--preset", "smoke", "--sigma", "0.7", "--horizon", "11"],
         ["car_racing", "--env", "real", "--round", "20"],
         ["car_racing", "--env", "real"],
+        ["car_racing", "--env", "real", "--round", "8"],
+        ["take_cover", "--env", "real"],
     ):
         assert cli.main(["train-controller", *arguments]) == 0
     desktop = preset("car_racing", "desktop")
@@ -404,6 +411,10 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
     assert seen[3].hyper.population == preset("car_racing", "smoke").round(0).controller.population
     assert seen[4].hyper == desktop.round(20).tuning
     assert seen[5].hyper == desktop.round(0).controller  # a round without fine-tuning
+    # In the real environment C goes on, by CMA-ES.
+    assert desktop.round(8).controller.fresh and not seen[6].hyper.fresh
+    assert seen[7].hyper.method == "evolution"
+    assert seen[7].hyper.sigma == ControllerConfig().sigma
 
 
 def test_help_lists_every_command(capsys: Capture) -> None:

@@ -116,6 +116,11 @@ class _Stage(_Training):
     round: int = 0
     """Round of the iterated procedure, counted from 0."""
 
+    def open(self) -> Run:
+        run = super().open()
+        run.config.round(self.round)  # checks it
+        return run
+
 
 @dataclass(frozen=True)
 class Collect(_Playing, _Stage):
@@ -591,8 +596,8 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     if task is None and rest and not rest[0].startswith("-"):
         get_task(rest[0])
     stages = preset(task or next(iter(TASKS)), known.preset).round(known.round)
-    if name == "train-controller" and known.env == "real" and stages.tuning is not None:
-        return stages.tuning
+    if name == "train-controller" and known.env == "real":
+        return stages.real
     return getattr(stages, _HYPER[name])
 
 

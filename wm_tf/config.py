@@ -323,6 +323,12 @@ class ControllerConfig:
         if self.goal_rise and not self.goal:
             raise UserError(f"--goal-rise: expected 0 without --goal, got {self.goal_rise:g}")
 
+    def by_evolution(self) -> ControllerConfig:
+        """The same by CMA-ES; the sigma of gradients is of something else."""
+        if self.method == "evolution":
+            return self
+        return dataclasses.replace(self, method="evolution", sigma=ControllerConfig.sigma)
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -334,6 +340,11 @@ class Stages:
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     tuning: ControllerConfig | None = None
     """Of the fine-tuning in the real environment, for a round that has one."""
+
+    @property
+    def real(self) -> ControllerConfig:
+        """Of an evolution in the real environment, which goes on from the dream's controller."""
+        return self.tuning or dataclasses.replace(self.controller.by_evolution(), fresh=False)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,29 @@ def test_going_on_is_as_never_having_stopped(tmp_path: Path) -> None:
     for generations in (5, 10):
         run(tmp_path / "parts", dataclasses.replace(CONFIG, generations=generations))
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_what_began_with_zeros_and_was_stopped_early_has_the_same_selections(
+    tmp_path: Path,
+) -> None:
+    config = dataclasses.replace(CONFIG, generations=10, selection_interval=10)
+    zeros = Weights(np.zeros(6))
+    run(tmp_path / "whole", config, space=zeros)
+
+    def stopped(candidates: np.ndarray, generation: int) -> Fitness:
+        if generation == 3:
+            raise KeyboardInterrupt
+        return quadratic(candidates, generation)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", config, space=zeros, fitness=stopped)
+    assert len(state(tmp_path / "parts")[0]["selections"]) == 0
+    ended = shutil.copytree(tmp_path / "parts", tmp_path / "ended")
+    run(tmp_path / "parts", config, space=zeros)
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+    # Where it shall go on no further, what it has is scored.
+    fewer = run(ended, dataclasses.replace(config, generations=2), space=zeros)
+    assert [generation for generation, _, _ in fewer.selections] == [3]
 
 
 def test_what_is_evolved_enough_is_left_alone(tmp_path: Path) -> None:

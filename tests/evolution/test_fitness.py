@@ -10,12 +10,14 @@ import pytest
 
 from wm_tf import agent
 from wm_tf.config import ControllerConfig, get_task
+from wm_tf.dream.population import DreamReturns, Starts
 from wm_tf.evolution import dreams
 from wm_tf.evolution import fitness as module
 from wm_tf.evolution.fitness import DreamFitness, RealFitness, real_returns
 from wm_tf.execution import LocalExecutor, SerialExecutor
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
+from wm_tf.serving.initial import InitialLatents
 
 TASK = get_task("car_racing")
 CONFIG = ControllerConfig(population=4, rollouts=3, horizon=6)
@@ -47,6 +49,32 @@ def test_dreams_depend_on_seed_and_generation_alone(dream: DreamFitness) -> None
     other_seed = dataclasses.replace(dream, seed=6)
     for other in (dream(candidates(), 1), other_seed(candidates(), 0)):
         assert not np.any(first.returns == other.returns)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "dreamt"), [(Purpose.FITNESS, {1.0, 2.0}), (Purpose.EVALUATION, {1.0})]
+)
+def test_dreams_that_are_scored_begin_at_beginnings_where_survival_counts(
+    monkeypatch: pytest.MonkeyPatch, purpose: Purpose, dreamt: set[float]
+) -> None:
+    task = get_task("take_cover")
+    means = np.repeat(np.array([1.0, 2.0], np.float32), 8)  # 2 are those of later moments
+    state = np.repeat((means > 1.0).astype(np.float32)[:, None], task.hidden_size, 1)
+    mean = np.repeat(means[:, None], task.latent_size, 1)
+    starts = InitialLatents(mean, np.full_like(mean, -50.0), state, state)
+    seen: list[set[float]] = []
+
+    def rollout(_: np.ndarray, starts: Starts, **__: object) -> DreamReturns:
+        seen.append(set(np.round(starts.latent, 3).ravel().tolist()))
+        return DreamReturns(np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32))
+
+    monkeypatch.setattr(dreams, "_dreams", lambda *_: (rollout, starts))
+    dreams.dream_all(
+        SerialExecutor(), np.zeros((1, task.controller_parameters)), task=task.name,
+        models=agent.ModelsAt(Path("none"), ""), config=ControllerConfig(rollouts=64),
+        seed=1, purpose=purpose, generation=0,
+    )  # fmt: skip
+    assert seen == [dreamt]
 
 
 def test_a_candidate_is_worth_the_mean_of_its_dreams(dream: DreamFitness) -> None:

@@ -13,7 +13,7 @@ import pytest
 from wm_tf import storage
 from wm_tf.config import preset
 from wm_tf.data.episodes import Episode, episode_path, write_episode
-from wm_tf.errors import UserError
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.exports import export_round, exported_models
@@ -109,6 +109,19 @@ def test_a_lost_import_is_no_import(run: Run) -> None:
     assert train(run, 0)["trained"]
     record = run.stage_record("memory", 0)
     assert record is not None and "adopted" not in record
+
+
+def test_a_damaged_import_is_named_and_import_models_brings_it_back(
+    run: Run, saved_models: Path
+) -> None:
+    path = run.checkpoint("memory", 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(DamagedFile, match=r"memory-00.npz: damaged; import-models"):
+        train(run, 0)
+    assert path.read_bytes() == whole[:-1]
+    import_models(run, saved_models)
+    assert run.adopted("memory", 0)
 
 
 def test_an_import_that_was_killed_is_typed_again(run: Run, saved_models: Path) -> None:

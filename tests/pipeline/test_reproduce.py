@@ -18,7 +18,7 @@ from wm_tf.data.episodes import read_episode
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline.checkpoints import best_of_round, controllers, load_memory, member_rounds
-from wm_tf.pipeline.exports import export_members, exported_sources
+from wm_tf.pipeline.exports import export_members, exported_sources, publish
 from wm_tf.pipeline.run import Run, array_digest
 from wm_tf.pipeline.studies import ABLATIONS
 from wm_tf.serving import manifest
@@ -70,6 +70,13 @@ def test_the_last_controller_is_fine_tuned_in_the_real_environment(folder: Path)
     assert record["inputs"]["initial"] == array_digest(dreamt["best"])
 
 
+def test_the_manifest_tells_how_much_each_stage_did(folder: Path) -> None:
+    stages = manifest.read(folder / "exports" / "car_racing", "car_racing")["config"]["stages"]
+    amounts = {name: stage["amount"] for name, stage in stages.items()}
+    assert (amounts["collect-00"], amounts["memory-01"], amounts["controller-01"]) == (6, 2, 3)
+    assert stages["controller-01"]["goal"] == 0.0  # the return at which its dreams end
+
+
 def test_a_finished_run_is_not_done_again(folder: Path) -> None:
     before = _checkpoints(folder)
     # Latents, too: V of the first round would give others.
@@ -89,6 +96,19 @@ def test_a_controller_of_other_networks_is_none_of_the_rounds(folder: Path, tmp_
     first, second = run.checkpoint("memory", 0), run.checkpoint("memory", 1)
     second.write_bytes(first.read_bytes())  # as if M had been trained again
     assert [made.round_index for made in controllers(run)] == [0]
+
+
+def test_a_controller_that_was_never_scored_is_none(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    run = Run.open(tmp_path, preset("car_racing", "smoke"))
+    path = run.checkpoint("controller", 1)
+    arrays, metadata = storage.read_npz(path)
+    arrays["selections"] = np.zeros((0, 3))  # as if it had been interrupted in its first generation
+    storage.write_npz(path, arrays, metadata)
+    assert [(made.round_index, made.env) for made in controllers(run)] == [
+        (0, "dream"),
+        (1, "real"),
+    ]
 
 
 def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
@@ -120,6 +140,9 @@ def test_several_ms_of_one_v_dream_in_equal_shares(
     rounds = member_rounds(run, 1, 2)
     assert rounds == [0, 1] and member_rounds(run, 1, 1) == [1] and member_rounds(run, 0, 1) == [0]
     assert main([*command, "--members", "2", "--generations", "1"]) == 0
+
+    shared = storage.read_npz(run.checkpoint("controller", 1))[1]["facts"]
+    assert shared["earlier_memories"] == [storage.stamp(run.checkpoint("memory", 0))]
 
     models = export_members(run, rounds)
     for index, exported in zip((1, 0), models, strict=True):
@@ -169,7 +192,7 @@ def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
 
 
 def test_controllers_are_swept_over_temperatures(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = _checkpoints(folder)
     sizes = ["--generations", "2", "--population", "8", "--rollouts", "2", "--horizon", "20"]
@@ -177,7 +200,8 @@ def test_controllers_are_swept_over_temperatures(
     command += ["--temperatures", "0.5", "1.3", "--episodes", "2", "--selection-episodes", "2"]
     assert main(command) == 0
     table = capsys.readouterr().out
-    lines = json.loads((folder / "sweep.json").read_text())["lines"]
+    facts = json.loads((folder / "sweep.json").read_text())
+    lines = facts["lines"]
     assert [line["temperature"] for line in lines] == [0.5, 1.3]
     for line in lines:
         assert line["virtual"]["episodes"] == line["actual"]["episodes"] == 2
@@ -190,6 +214,11 @@ def test_controllers_are_swept_over_temperatures(
     assert sources is not None
     assert sources["controller"] == array_digest(best_of_round(run, 1).parameters)
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
+    # Its picture is published with the models that it is of, and with no others.
+    assert (publish(run, tmp_path / "of") / "sweep.png").exists()
+    facts["networks"]["memory"] = "another"
+    storage.write_json(folder / "sweep.json", facts)
+    assert not (publish(run, tmp_path / "others") / "sweep.png").exists()
 
 
 def test_what_is_compared_does_not_depend_on_flags() -> None:

@@ -25,6 +25,7 @@ from wm_tf.pipeline.checkpoints import networks
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
+from wm_tf.pipeline.stages import memory_round
 from wm_tf.serving.manifest import EndRule
 
 
@@ -217,6 +218,19 @@ def test_networks_that_are_damaged_or_foreign_are_not_other_ones(run: Run) -> No
     storage.write_npz(memory, {"weight": np.ones(100)}, {**held, "task": "take_cover"})
     with pytest.raises(DamagedFile, match=r"memory-00.npz: task: .*take_cover"):
         networks(run, 0)
+
+
+def test_a_damaged_vision_is_not_another_one_for_the_memory(run: Run) -> None:
+    path = episode_path(run.rollouts(0), 0)
+    write_episode(path, still_episode([1.0, 2.0]), run.config.task)
+    vision = run.checkpoint("vision", 0)
+    storage.write_npz(vision, {"weight": np.ones(9)}, {"kind": "checkpoint", "task": "car_racing"})
+    vision.write_bytes(vision.read_bytes()[:-1])
+    memory = run.checkpoint("memory", 0)
+    memory.write_bytes(b"trained")
+    with pytest.raises(DamagedFile, match=r"vision-00.npz: damaged"):
+        memory_round(run, 0, run.config.round(0).memory)
+    assert memory.read_bytes() == b"trained"
 
 
 def test_a_folder_belongs_to_one_task(run: Run) -> None:

@@ -69,10 +69,13 @@ def test_environment_data_training_and_licences_are_told() -> None:
     stages = {
         "collect-00": {"goal": 500, "policy": "random"},
         "vision-00": {"goal": 3},
-        "collect-01": {"goal": 32, "policy": "controller"},
+        "then collect-01": {"amount": 32, "policy": "controller"},
     }
     machine = {"processor": "A processor", "cores": 2, "system": "Linux"}
-    figures = {"collect-00": {"steps": 128747, "seconds": 60.0, "mean_return": 29.214}}
+    figures = {
+        "collect-00": {"steps": 128747, "seconds": 60.0, "mean_return": 29.214},
+        "then then vision-00": {"seconds": 120.0},
+    }
     text = rendered(
         config={"stages": stages},
         training={"seconds": 3405.3, "machine": machine, "stages": figures},
@@ -84,6 +87,7 @@ def test_environment_data_training_and_licences_are_told() -> None:
     assert "- time: 57 minutes of computing" in text
     assert "- machine: A processor, 2 cores, Linux" in text
     assert "| collect-00 | 1.0 | steps 128,747, mean return 29.21 |" in text
+    assert "| run 3: vision-00 | 2.0 |" in text
     for heading in ("Intended use", "Limits", "Licences"):
         assert f"\n## {heading}\n" in text
     assert "Box2D (zlib)" in text
@@ -101,3 +105,11 @@ def test_this_machine_is_described() -> None:
     facts = manifest.machine()
     assert facts["cores"] >= 1
     assert facts["processor"] in card.machine(facts)
+
+
+def test_the_tags_name_the_method_that_trained_the_controller_last() -> None:
+    evolved, learnt = {"method": "evolution"}, {"method": "gradients"}
+    assert "\n- cma-es\n" in rendered()
+    assert "\n- ppo\n" in rendered(config={"stages": {"controller-00": learnt}})
+    stages = {"controller-00": learnt, "then controller-00": evolved}
+    assert "\n- cma-es\n" in rendered(config={"stages": stages})

@@ -69,6 +69,8 @@ def dream(chunk: DreamChunk) -> DreamReturns:
     task, config = get_task(chunk.task), chunk.config
     hidden = task.hidden_units(chunk.candidates.shape[1])
     rollout, starts = _dreams(chunk.models, chunk.task, config.precision, chunk.expected, hidden)
+    if chunk.purpose is Purpose.EVALUATION:
+        starts = starts.beginnings(task)
     from wm_tf.dream.population import Starts
 
     stream = seeding.sequence(chunk.seed, chunk.purpose, chunk.generation)

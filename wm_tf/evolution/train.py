@@ -101,7 +101,9 @@ def train_controller(
             "train-controller", config.generations, "generations", done=learner.generation
         ) as bar,
     ):
-        if not trained.selections and learner.mean.any():
+        # The mean it begins with, and that of a state which is not gone on with.
+        begins_or_ends = learner.generation == 0 or learner.generation >= config.generations
+        if not trained.selections and learner.mean.any() and begins_or_ends:
             _select(trained, learner, select, log)
         while learner.generation < config.generations:
             start = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -61,7 +62,8 @@ class Evolved:
 def controllers(run: Run) -> list[Evolved]:
     """The run's controllers in the order of their making.
 
-    One that was evolved for other networks than its round has now is left out.
+    Left out are those that were evolved for other networks than their round has now, and those
+    whose training was interrupted before anything was scored.
     """
     found = []
     for round_index in range(run.rounds()):
@@ -75,6 +77,8 @@ def controllers(run: Run) -> list[Evolved]:
                 if made_for is not None and made_for != networks(run, round_index):
                     continue
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
+                if made_for is not None and not tried:
+                    continue
                 best = max((score for _, score, _ in tried), default=-np.inf)
                 found.append(Evolved(arrays["best"], arrays["mean"], best, tried, round_index, env))
     return found
@@ -111,15 +115,20 @@ def networks(run: Run, round_index: int) -> Values:
     Raises:
       DamagedFile: the checkpoint of one is damaged or foreign, which does not make it another one.
     """
+    return {
+        model: storage.stamp(checked_checkpoint(run, model, round_index))
+        for model in ("vision", "memory")
+    }
+
+
+def checked_checkpoint(run: Run, model: str, round_index: int) -> Path:
+    """As `Run.required_checkpoint`; raises DamagedFile where it is damaged or foreign."""
     from wm_tf.training.checkpoint import FORMAT_VERSION
 
-    found = {}
-    for model in ("vision", "memory"):
-        path = run.required_checkpoint(model, round_index)
-        held = {"format_version": 1, **storage.read_metadata(path)}  # the first ones did not say
-        check_metadata(path, held, "checkpoint", FORMAT_VERSION, run.config.task)
-        found[model] = storage.stamp(path)
-    return found
+    path = run.required_checkpoint(model, round_index)
+    held = {"format_version": 1, **storage.read_metadata(path)}  # the first ones did not say
+    check_metadata(path, held, "checkpoint", FORMAT_VERSION, run.config.task)
+    return path
 
 
 def member_rounds(run: Run, round_index: int, count: int) -> list[int]:

@@ -18,6 +18,7 @@ from wm_tf.pipeline.checkpoints import (
     controllers,
     load_memory,
     load_vision,
+    networks,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part
 from wm_tf.pipeline.ends import end_rule
@@ -57,8 +58,8 @@ def publish(run: Run, out: Path) -> Path:
     """Exports the run's best controller, with the V and M that it was evolved for, to `out`.
 
     Best is the highest mean on the selection seeds. The model card gets a contact sheet, the
-    training curve and, where there was one, the picture of the sweep of temperatures. Without a
-    controller, the last V and M are exported.
+    training curve and, where there was one with these V and M, the picture of the sweep of
+    temperatures. Without a controller, the last V and M are exported.
 
     Returns:
       The task's folder in `out`.
@@ -71,7 +72,8 @@ def publish(run: Run, out: Path) -> Path:
     if tried:
         assets["training.png"] = pictures.training_curve(run.config.task.name, tried)
     sweep = run.folder / pictures.SWEEP
-    if sweep.exists():
+    facts = sweep.with_suffix(".json")
+    if facts.exists() and storage.read_json(facts).get("networks") == networks(run, round_index):
         assets[pictures.SWEEP] = sweep.read_bytes()
     controller = None if best is None else best.parameters
     return _export(run, out, round_index, controller, assets)
@@ -177,7 +179,8 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
     for name, record in records.items():
         training["seconds"] += record["seconds"]
         training["stages"][prefix + name] = {**record["result"], "seconds": record["seconds"]}
-        inputs[prefix + name] = {"goal": record["goal"], **record["inputs"]}
+        # Episodes, epochs or generations; a controller's "goal" is a return.
+        inputs[prefix + name] = {"amount": record["goal"], **record["inputs"]}
     return training, inputs
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wm_tf import storage
+from wm_tf.errors import UserError
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import best_of_round
 from wm_tf.pipeline.exports import (
@@ -32,10 +33,12 @@ def reproduce(run: Run, executor: Executor, iterations: int | None = None) -> No
     written into the run's folder.
 
     Raises:
-      UserError: the run was begun with another preset or seed.
+      UserError: the run was begun with another preset or seed, or no iterations are asked for.
     """
     run.check_begun_alike()
     rounds = run.config.iterations if iterations is None else iterations
+    if rounds < 1:
+        raise UserError(f"--iterations: expected at least 1, got {rounds}")
     for index in range(rounds):
         stages = run.config.round(index)
         collect_round(run, executor, index, stages.collect)

@@ -231,11 +231,18 @@ class Run:
         storage.write_json(self._record_path(name, round_index), record)
 
     def adopted(self, name: str, round_index: int) -> bool:
-        """Whether a stage's result was made elsewhere, and is there."""
+        """Whether a stage's result was made elsewhere, and is there; raises DamagedFile."""
         record = self.record(name, round_index)
         if record is None or not record.get("adopted", False):
             return False
-        return self._intact(record["files"])
+        paths = [self.folder / file for file in record["files"]]
+        if not all(path.exists() for path in paths):
+            return False
+        if not self._intact(record["files"]):
+            raise DamagedFile(
+                f"{paths[0]}: damaged; import-models of the same models brings it back"
+            )
+        return True
 
     def stage_record(self, name: str, round_index: int) -> Values | None:
         """``inputs``, ``goal``, ``result``, ``seconds`` of a finished stage; None if not done."""

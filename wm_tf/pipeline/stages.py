@@ -25,6 +25,7 @@ from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
     CONTROLLER_STAGES,
     Env,
+    checked_checkpoint,
     last_parameters,
     member_rounds,
     networks,
@@ -63,7 +64,7 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
     """Trains M on all episodes so far, going on from the round before."""
     task, seed = run.config.task, run.config.seed
     # Not by their latents: those are of the last V that encoded them, perhaps of a later round's.
-    seen = [*run.episodes(round_index), run.required_checkpoint("vision", round_index)]
+    seen = [*run.episodes(round_index), checked_checkpoint(run, "vision", round_index)]
 
     def train(places: Places, epochs: int) -> Values:
         latents = encode_rounds(run, round_index)
@@ -111,6 +112,7 @@ def controller_round(
     if initial is None:
         initial = np.zeros(task.controller_size(config.hidden))
     check_space(config, task, initial)  # before anything is done
+    *earlier, _ = members = member_rounds(run, round_index, config.members if env == "dream" else 1)
     inputs = {
         **identity(config, "generations"),
         "env": env,
@@ -118,7 +120,9 @@ def controller_round(
         "networks": networks(run, round_index),
         "seed": seed,
     }
-    members = member_rounds(run, round_index, config.members if env == "dream" else 1)
+    if earlier:
+        memories = [checked_checkpoint(run, "memory", index) for index in earlier]
+        inputs["earlier_memories"] = [storage.stamp(path) for path in memories]
 
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, last_parameters(run, round_index, env))

@@ -17,12 +17,18 @@ from rich.table import Table
 
 from wm_tf import storage
 from wm_tf.config import ControllerConfig
+from wm_tf.errors import UserError
 from wm_tf.evaluate import summary
 from wm_tf.evolution.dreams import dream_all
 from wm_tf.evolution.fitness import real_returns
 from wm_tf.evolution.train import read_state
 from wm_tf.pipeline import pictures
-from wm_tf.pipeline.checkpoints import best_of_round, controllers, last_parameters
+from wm_tf.pipeline.checkpoints import (
+    best_of_round,
+    controllers,
+    last_parameters,
+    networks,
+)
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import controller_round
@@ -83,16 +89,23 @@ def sweep(
       temperatures: of the dreams.
       episodes: of each score.
     """
+    _check_episodes(episodes)
+    if not temperatures or not all(0.0 < temperature < np.inf for temperature in temperatures):
+        given = " ".join(f"{temperature:g}" for temperature in temperatures) or "none"
+        raise UserError(f"--temperatures: expected numbers above 0, got {given}")
     lines = []
     for temperature in temperatures:
         at = dataclasses.replace(config, temperature=temperature)
         name = f"sweep{temperature:g}"
         lines.append(Line(temperature, *_study(run, executor, round_index, at, name, episodes)))
     _leave_best(run)
-    content = {"lines": [line._asdict() for line in lines]}
-    storage.write_json(run.folder / "sweep.json", content)
-    task = run.config.task.name
-    storage.write_bytes(run.folder / pictures.SWEEP, pictures.temperature_curve(task, lines))
+    content = {
+        "networks": networks(run, round_index),
+        "lines": [line._asdict() for line in lines],
+    }
+    task, picture = run.config.task.name, run.folder / pictures.SWEEP
+    storage.write_bytes(picture, pictures.temperature_curve(task, lines))
+    storage.write_json(picture.with_suffix(".json"), content)
     Console().print(_table(task, lines))
     return lines
 
@@ -111,10 +124,11 @@ def ablate(
       config: of the evolutions, but for what C sees and its hidden units.
       episodes: of each score.
     """
+    _check_episodes(episodes)
     scores = {}
     for label, changes in ABLATIONS.items():
         # Gradients know no hidden layer.
-        changed = dataclasses.replace(config, method="evolution", **changes)
+        changed = dataclasses.replace(config.by_evolution(), **changes)
         name = f"ablation-{changed.sees}-{changed.hidden}"
         scores[label] = _study(run, executor, round_index, changed, name, episodes)
     _leave_best(run)
@@ -122,6 +136,11 @@ def ablate(
     storage.write_json(run.folder / "ablation.json", {"lines": lines})
     Console().print(_ablation_table(run.config.task.name, scores))
     return scores
+
+
+def _check_episodes(episodes: int) -> None:
+    if episodes < 1:
+        raise UserError(f"--episodes: expected at least 1, got {episodes}")
 
 
 def _study(

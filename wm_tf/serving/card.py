@@ -26,6 +26,8 @@ _LICENCES: Mapping[str, str] = {
     "take_cover": "The environment: ViZDoom (MIT), whose engine ZDoom has licences of its own, and "
     "Freedoom's graphics (BSD).",
 }
+_LATER = "then "
+"""Once before the name of a stage for each time that a run went on from imported models."""
 _IMAGES: Mapping[str, str] = {
     "contact_sheet.png": "Real frames, their reconstructions and frames dreamt under held keys",
     "training.png": "Training curves",
@@ -67,7 +69,8 @@ def _header(manifest: Mapping[str, Any]) -> str:
         "library_name: tensorflow",
         "pipeline_tag: reinforcement-learning",
         "tags:",
-        *(f"- {tag}" for tag in ("world-models", "reinforcement-learning", "keras", "cma-es")),
+        *(f"- {tag}" for tag in ("world-models", "reinforcement-learning", "keras")),
+        f"- {_method(manifest)}",
         f"- {_quoted(manifest['environment'].get('id', ''))}",
     ]
     real = [score for score in manifest["scores"] if score.get("env") == "real"]
@@ -80,6 +83,13 @@ def _header(manifest: Mapping[str, Any]) -> str:
         for score in real:
             lines += _result(manifest, score)
     return "\n".join([*lines, "---"])
+
+
+def _method(manifest: Mapping[str, Any]) -> str:
+    """How the controller was trained last, as a tag."""
+    stages = manifest["config"].get("stages", {})
+    last = [stage for name, stage in stages.items() if "controller" in name][-1:]
+    return "ppo" if last and last[0].get("method") == "gradients" else "cma-es"
 
 
 def _result(manifest: Mapping[str, Any], score: Mapping[str, Any]) -> list[str]:
@@ -143,7 +153,7 @@ def _data(manifest: Mapping[str, Any]) -> str:
     """How many episodes were played for these models, and by whom; nothing where none is told."""
     played = manifest["training"].get("stages", {})
     rounds = [
-        (f"{stage['goal']} episodes by {_PLAYERS[stage['policy']]}", played.get(name, {}))
+        (f"{_amount(stage)} episodes by {_PLAYERS[stage['policy']]}", played.get(name, {}))
         for name, stage in manifest["config"].get("stages", {}).items()
         if "collect" in name
     ]
@@ -154,6 +164,11 @@ def _data(manifest: Mapping[str, Any]) -> str:
         steps = f", {figures['steps']:,} steps" if "steps" in figures else ""
         lines.append(f"- {text}{steps}")
     return "\n".join(lines)
+
+
+def _amount(stage: Mapping[str, Any]) -> int:
+    """Of episodes; older manifests call it the goal."""
+    return stage["amount"] if "amount" in stage else stage["goal"]
 
 
 def _training(manifest: Mapping[str, Any]) -> str:
@@ -170,6 +185,8 @@ def _training(manifest: Mapping[str, Any]) -> str:
     facts["packages"] = versions(manifest["packages"])
     lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
+    if any(name.startswith(_LATER) for name in stages):
+        lines += ["", "Each run went on from the models of the one before (`import-models`)."]
     if stages:
         lines += ["", "| stage | minutes | figures (on held-out episodes) |", "|---|---|---|"]
         lines += [_stage(name, dict(figures)) for name, figures in stages.items()]
@@ -183,7 +200,9 @@ def _stage(name: str, figures: dict[str, Any]) -> str:
         for key, value in figures.items()
         if isinstance(value, int | float)
     )
-    return f"| {name} | {minutes:.1f} | {numbers} |"
+    runs = name.count(_LATER)
+    stage = f"run {runs + 1}: {name.removeprefix(runs * _LATER)}" if runs else name
+    return f"| {stage} | {minutes:.1f} | {numbers} |"
 
 
 def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:
