@@ -200,7 +200,7 @@ def test_controllers_are_swept_over_temperatures(
     command += ["--temperatures", "0.5", "1.3", "--episodes", "2", "--selection-episodes", "2"]
     assert main(command) == 0
     table = capsys.readouterr().out
-    facts = json.loads((folder / "sweep.json").read_text())
+    facts = storage.read_json(folder / "sweep.json")
     lines = facts["lines"]
     assert [line["temperature"] for line in lines] == [0.5, 1.3]
     for line in lines:
