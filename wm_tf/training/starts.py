@@ -71,11 +71,13 @@ def _on_the_way(
 ) -> list[Moment]:
     """Later moments, (episode, step), with the states of M that their episodes led to."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function
     def unroll(latent: Any, action: Any) -> Any:
         states = memory.unroll(latent, action)
         return states.h, states.c  # what the heads say is not computed
 
+    sizes = (task.latent_size, task.action_size)
+    traced = unroll.get_concrete_function(*(tf.TensorSpec([None, None, size]) for size in sizes))
     steps: dict[int, list[int]] = {}
     for index, t in moments:
         steps.setdefault(index, []).append(t)
@@ -91,7 +93,7 @@ def _on_the_way(
             length = min(longest, episode.steps)
             latent[row, :length] = episode.mean[:length]
             action[row, :length] = episode.actions[:length]
-        h, c = (states.numpy() for states in unroll(latent, action))
+        h, c = (states.numpy() for states in traced(tf.constant(latent), tf.constant(action)))
         found += [
             (episode.mean[t], episode.log_variance[t], h[row, t - 1], c[row, t - 1])
             for row, (index, episode) in enumerate(zip(chosen, episodes, strict=True))
