@@ -12,7 +12,7 @@ from wm_tf.config import Task, get_task
 from wm_tf.data.episodes import episode_path
 from wm_tf.data.latents import LatentEpisode, read_latents, write_latents
 from wm_tf.models import Memory
-from wm_tf.training.starts import REWARDED_WITHIN, choose_starts
+from wm_tf.training.starts import REWARDED_WITHIN, _moment, choose_starts
 
 CAR = dataclasses.replace(get_task("car_racing"), latent_size=2, hidden_size=4)
 STEPS = 300
@@ -60,6 +60,13 @@ def test_first_frames_have_the_zero_state_and_later_ones_their_own(latents: list
         states = memory.unroll(episode.mean[np.newaxis, :t], episode.actions[np.newaxis, :t])
         np.testing.assert_allclose(h, states.h[0, -1], atol=1e-5)
         np.testing.assert_allclose(c, states.c[0, -1], atol=1e-5)
+
+
+def test_a_moment_keeps_no_episode_in_memory(latents: list[Path]) -> None:
+    h, c = np.ones((2, STEPS, 4), np.float32)
+    moment = _moment(read_latents(latents[1], CAR), 50, h[49], c[49])
+    assert all(part.base is None for part in moment)
+    assert moment[0].tolist() == [50.0, 1.0]
 
 
 def test_episodes_too_short_for_later_moments_give_first_frames(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def choose_starts(
     zero = np.zeros(task.hidden_size, np.float32)
     for index, path in enumerate(order):
         episode = read_latents(path, task)
-        first.append((episode.mean[0], episode.log_variance[0], zero, zero))
+        first.append(_moment(episode, 0, zero, zero))
         wanted = 1 + (episode.steps // STEPS_FOR_A_MOMENT if task.mortal else count // len(order))
         later += [(index, int(t)) for t in _later_moments(episode, random, wanted)]
     if not later:
@@ -95,11 +95,16 @@ def _on_the_way(
             action[row, :length] = episode.actions[:length]
         h, c = (states.numpy() for states in traced(tf.constant(latent), tf.constant(action)))
         found += [
-            (episode.mean[t], episode.log_variance[t], h[row, t - 1], c[row, t - 1])
+            _moment(episode, t, h[row, t - 1], c[row, t - 1])
             for row, (index, episode) in enumerate(zip(chosen, episodes, strict=True))
             for t in steps[index]
         ]
     return found
+
+
+def _moment(episode: LatentEpisode, t: int, h: np.ndarray, c: np.ndarray) -> Moment:
+    """Copies: a row that is a view keeps the array of all steps of all episodes in memory."""
+    return episode.mean[t].copy(), episode.log_variance[t].copy(), h.copy(), c.copy()
 
 
 def _later_moments(episode: LatentEpisode, random: np.random.Generator, count: int) -> np.ndarray:
