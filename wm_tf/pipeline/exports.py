@@ -173,9 +173,9 @@ def _history(run: Run, round_index: int) -> tuple[Values, Values]:
             for name, record in records.items()
             if not record.get("adopted") and not (unseen and name.startswith("collect"))
         }
-        prefix = "then "
+        prefix = manifest.LATER
         while any(prefix + name in training["stages"] for name in records):
-            prefix = "then " + prefix
+            prefix = manifest.LATER + prefix
     for name, record in records.items():
         training["seconds"] += record["seconds"]
         training["stages"][prefix + name] = {**record["result"], "seconds": record["seconds"]}

@@ -83,7 +83,7 @@ def _history(published: Values, model: str) -> tuple[float, Values]:
     records = [
         record
         for name, record in stages.items()
-        if name.rsplit("then ", 1)[-1].startswith(f"{model}-")
+        if name.rsplit(manifest.LATER, 1)[-1].startswith(f"{model}-")
     ]
     figures = dict(records[-1]) if records else {}
     figures.pop("seconds", None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from wm_tf.config import TASKS
 from wm_tf.serving import contract
-from wm_tf.serving.manifest import EndRule
+from wm_tf.serving.manifest import LATER, EndRule
 
 FILE_NAME = "README.md"
 
@@ -26,8 +26,6 @@ _LICENCES: Mapping[str, str] = {
     "take_cover": "The environment: ViZDoom (MIT), whose engine ZDoom has licences of its own, and "
     "Freedoom's graphics (BSD).",
 }
-_LATER = "then "
-"""Once before the name of a stage for each time that a run went on from imported models."""
 _IMAGES: Mapping[str, str] = {
     "contact_sheet.png": "Real frames, their reconstructions and frames dreamt under held keys",
     "training.png": "Training curves",
@@ -185,7 +183,7 @@ def _training(manifest: Mapping[str, Any]) -> str:
     facts["packages"] = versions(manifest["packages"])
     lines = ["## Training", "", f"Preset `{manifest['preset']}`."]
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
-    if any(name.startswith(_LATER) for name in stages):
+    if any(name.startswith(LATER) for name in stages):
         lines += ["", "Each run went on from the models of the one before (`import-models`)."]
     if stages:
         lines += ["", "| stage | minutes | figures (on held-out episodes) |", "|---|---|---|"]
@@ -200,8 +198,8 @@ def _stage(name: str, figures: dict[str, Any]) -> str:
         for key, value in figures.items()
         if isinstance(value, int | float)
     )
-    runs = name.count(_LATER)
-    stage = f"run {runs + 1}: {name.removeprefix(runs * _LATER)}" if runs else name
+    runs = name.count(LATER)
+    stage = f"run {runs + 1}: {name.removeprefix(runs * LATER)}" if runs else name
     return f"| {stage} | {minutes:.1f} | {numbers} |"
 
 

@@ -39,6 +39,8 @@ from wm_tf.serving import contract
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
+LATER = "then "
+"""Once before the name of a stage for each time that a run went on from imported models."""
 
 EndRuleName = Literal["never", "threshold", "sampled"]
 
