@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wm_tf.config import get_task
 from wm_tf.data.episodes import read_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
+from wm_tf.execution import SerialExecutor, map_chunks
 from wm_tf.models import controller
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -74,6 +76,13 @@ def test_chunks_may_be_cut_anywhere() -> None:
     ]
     assert apart == together
     assert len({outcome.total for outcome in together}) == 3
+
+
+def test_threads_have_environments_of_their_own() -> None:
+    chunks = agent.chunks(rollouts(None, 4), 2, task="car_racing", max_steps=STEPS)
+    expected = map_chunks(SerialExecutor(), play, chunks)
+    with ThreadPoolExecutor(2) as threads:
+        assert map_chunks(threads, play, chunks) == expected
 
 
 def test_where_a_rollout_ends_the_chunks_next_one_begins(
@@ -228,7 +237,7 @@ class Scripted:
 def scripted(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *environments: Scripted, **fields: Any
 ) -> list[Outcome]:
-    monkeypatch.setattr(agent, "_environments", lambda *_: list(environments))
+    monkeypatch.setattr(agent._environments, "of", lambda *_: list(environments))
     work = rollouts(folder, len(environments))
     return play(Chunk("car_racing", work, **{"max_steps": 10, **fields}))
 

@@ -229,6 +229,13 @@ def test_a_damaged_run_is_refused(capsys: Capture, run: Path) -> None:
 EVALUATE = ("evaluate", "car_racing", "--episodes", "1", "--models")
 
 
+def test_a_score_that_cannot_be_written_is_refused_before_it_is_played(
+    capsys: Capture, saved_models: Path, tmp_path: Path
+) -> None:
+    line = refused_in_a_line(capsys, *EVALUATE, saved_models, "--json", tmp_path)
+    assert line == f"wm_tf: --json: expected the name of a file, got {str(tmp_path)!r}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -203,13 +203,15 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("rollouts", "workers", "size"),
     [
-        (1024, 1, 32),
-        (200, 2, 25),
+        (1024, 1, 94),
+        (200, 2, 50),
+        (96, 2, 48),
         (1024, 64, 16),
         (1024, 100, 11),
         (1024, 1000, 2),
         (16, 2, 8),
         (3, 8, 1),
+        (16, 0, 16),  # all of them are lost for a moment
     ],
 )
 def test_chunks_are_so_small_that_every_worker_has_one(

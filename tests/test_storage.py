@@ -1,12 +1,15 @@
 """Files are written whole or not at all, and damage of any kind is found before use."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wm_tf import storage
-from wm_tf.errors import DamagedFile, RunFailed
+from wm_tf.errors import DamagedFile, RunFailed, UserError
 from wm_tf.storage import (
     append_line,
     read_array,
@@ -292,6 +295,11 @@ for number in range(10**6):
         content = read_json(tmp_path / "state.json")
         assert content["text"] == str(content["number"]) * 10_000
         assert metadata["number"] - content["number"] in (0, 1)
+    left = set(tmp_path.iterdir())
+    remove_leftovers(tmp_path.parent)  # which might be of a writer that is at work
+    assert set(tmp_path.iterdir()) == left
+    for file in left:
+        os.utime(file, (0, 0))
     remove_leftovers(tmp_path.parent)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.json", "state.npz"]
 
@@ -372,3 +380,26 @@ def test_the_reason_is_taken_out_of_tensorflows_messages() -> None:
     assert storage.reason_of(full) == "No space left on device"
     assert storage.reason_of("{{node}} /disk; File too large\n\t at ...") == "File too large"
     assert storage.reason_of("something else") == "something else"
+
+
+def test_where_no_result_can_be_written_is_told_before(tmp_path):
+    (tmp_path / "file").touch()
+    storage.check_output("--json", None)
+    storage.check_output("--json", tmp_path / "new" / "score.json")
+    for path, message in (
+        (tmp_path, "--json: expected the name of a file, got '/"),
+        (Path("."), "--json: expected the name of a file, got '.'"),
+        (tmp_path / "file" / "score.json", "file is none"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            storage.check_output("--json", path)
+
+
+def test_an_archive_with_a_checksum_that_is_none_is_damaged(tmp_path):
+    data = b"no archive"
+    (tmp_path / "a.npz").write_bytes(data + hashlib.sha256(data).hexdigest().encode())
+    for read in (read_npz, read_metadata):
+        with pytest.raises(DamagedFile, match="not an archive"):
+            read(tmp_path / "a.npz")
+    with pytest.raises(DamagedFile, match="cannot be read"):
+        storage.sha256(tmp_path)

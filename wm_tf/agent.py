@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 ROWS = 16
 """Rows in a network's batch: rollouts that are played at the same time."""
-ROLLOUTS = 32
-"""Rollouts in a chunk, at most: what a worker that dies has to play again."""
+ROLLOUTS = 96
+"""Rollouts in a chunk, at most: what a worker that dies has to play again. With fewer the rows are
+empty for longer at a chunk's end."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def chunk_size(rollouts: int, executor: Executor) -> int:
 
     What a rollout gives does not depend on it.
     """
-    workers = getattr(executor, "workers", 1)
+    workers = max(getattr(executor, "workers", 1), 1)  # a cluster may have none for a moment
     rounds = math.ceil(rollouts / (ROLLOUTS * workers))
     return math.ceil(rollouts / (max(rounds, 1) * workers)) or 1
 
@@ -217,7 +219,7 @@ def play(chunk: Chunk) -> list[Outcome]:
     task = get_task(chunk.task)
     actor = _actor(chunk, task)
     rows = range(min(ROWS, len(chunk.rollouts)))
-    environments = _environments(chunk.task, chunk.official_frames, ROWS)
+    environments = _environments.of(chunk.task, chunk.official_frames, ROWS)
     outcomes: dict[int, Outcome] = {}  # by the place in the chunk
     waiting = iter(enumerate(chunk.rollouts))
     records: dict[int, _Record] = {}  # of the rows, the ended ones too: batches keep their frames
@@ -314,10 +316,18 @@ def _actor(chunk: Chunk, task: Task) -> Actor:
     return WorldModelActor(task, vision, memory, controller)
 
 
-@lru_cache(maxsize=2)
-def _environments(task: str, official_frames: bool, count: int) -> list[gymnasium.Env]:
-    """This process's environments: made once, because making one takes longer than a reset."""
-    return [task_module(task).make(official_frames=official_frames) for _ in range(count)]
+class _Environments(threading.local):
+    """This thread's environments: made once, because making one takes longer than a reset."""
+
+    def __init__(self) -> None:
+        self.of = lru_cache(maxsize=2)(self._make)
+
+    @staticmethod
+    def _make(task: str, official_frames: bool, count: int) -> list[gymnasium.Env]:
+        return [task_module(task).make(official_frames=official_frames) for _ in range(count)]
+
+
+_environments = _Environments()
 
 
 @lru_cache(maxsize=1)

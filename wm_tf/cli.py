@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from wm_tf import storage
 from wm_tf.bench import Benchmark, bench
 from wm_tf.config import (
     TASKS,
@@ -186,7 +187,7 @@ class TrainMemory(_Fitting):
 
 @dataclass(frozen=True)
 class TrainController(_Playing, _Stage):
-    """Evolve C by CMA-ES, in the dream or in the real environment."""
+    """Train C by CMA-ES or policy gradients, in the dream or by CMA-ES in the real environment."""
 
     env: Literal["dream", "real"] = "dream"
     """Where the fitness comes from."""
@@ -275,6 +276,7 @@ class Evaluate(_Playing):
                 raise UserError(
                     f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
                 )
+        storage.check_output("--json", self.json)
         with self.players() as executor:
             result = evaluate(
                 executor,
@@ -478,6 +480,8 @@ class Bench:
     """Where to draw how cost grows (png)."""
 
     def __call__(self) -> None:
+        storage.check_output("--json", self.json)
+        storage.check_output("--plot", self.plot)
         bench(self.only, self.json, self.plot)
 
 

@@ -1,7 +1,8 @@
 """Scores of a controller, in the real environment or in the dream, on fresh seeds.
 
-Episode i of seed S draws its random numbers from (S, EVALUATION, i). The same command gives the
-same numbers, with any number of workers.
+Episode i of seed S draws its random numbers from (S, EVALUATION, i), dreams that are dreamt side by
+side from that of the first of them. The same command gives the same numbers, with any number of
+workers, and fewer episodes give the first of more.
 """
 
 from __future__ import annotations
@@ -267,4 +268,4 @@ def print_result(result: dict[str, Any]) -> None:
         str(result["seed"]),
         f"{result['seconds']:.0f}",
     )
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -25,18 +26,26 @@ from typing import Any
 
 import numpy as np
 
-from wm_tf.errors import DamagedFile, RunFailed
+from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 _DIGEST_LENGTH = 64  # hexadecimal characters of a SHA-256
 _METADATA = "metadata"
 _CHECKSUM = "sha256"
 _TEMPORARY = ".tmp"
+_WRITING = 3600.0  # seconds that no file takes to be written
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal characters."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file, as 64 hexadecimal characters.
+
+    Raises:
+      DamagedFile: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def stamp(path: Path) -> str:
@@ -75,6 +84,23 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_output(flag: str, path: Path | None) -> None:
+    """Looks, before long work, whether its result can be written where a flag says.
+
+    Raises:
+      UserError: the place is no file's, or nothing can be written there.
+    """
+    if path is None:
+        return
+    folder = next((place for place in path.absolute().parents if os.path.exists(place)), path)
+    if not path.name or os.path.isdir(path):
+        raise UserError(f"{flag}: expected the name of a file, got {str(path)!r}")
+    if not folder.is_dir():
+        raise UserError(f"{flag}: expected a file in a folder, but {folder} is none")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{flag}: nothing can be written into {folder}")
+
+
 def reason_of(message: str) -> str:
     """Why TensorFlow could not write a file, from the message of its error.
 
@@ -99,10 +125,12 @@ def append_line(path: Path, line: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that killed writers left below `folder`.
 
-    For the start of a command, while nothing else writes there. They do no harm but fill the disk.
+    They do no harm but fill the disk. A young one may be of a writer that is at work.
     """
     for temporary in folder.rglob(f".*{_TEMPORARY}"):
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its writer has just renamed or removed it
+            if time.time() - temporary.stat().st_mtime > _WRITING:
+                temporary.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -162,9 +190,13 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
       DamagedFile: the file is missing or is not, byte for byte, what was written.
     """
-    with np.load(io.BytesIO(_checked_bytes(path)), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    return arrays, json.loads(str(arrays.pop(_METADATA)))
+    data = _checked_bytes(path)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(str(arrays.pop(_METADATA)))
+    except Exception as error:  # of what others wrote, with a checksum
+        raise DamagedFile(f"{path}: not an archive of this package ({error})") from error
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
@@ -182,8 +214,12 @@ def read_array(path: Path, name: str) -> np.ndarray:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of what `write_npz` wrote, all of which is checked; raises DamagedFile."""
-    with np.load(io.BytesIO(_checked_bytes(path)), allow_pickle=False) as archive:
-        return json.loads(str(archive[_METADATA]))
+    data = _checked_bytes(path)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return json.loads(str(archive[_METADATA]))
+    except Exception as error:  # of what others wrote, with a checksum
+        raise DamagedFile(f"{path}: not an archive of this package ({error})") from error
 
 
 def _checked_bytes(path: Path) -> bytes:

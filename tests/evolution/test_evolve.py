@@ -127,6 +127,7 @@ def test_what_began_with_zeros_and_was_stopped_early_has_the_same_selections(
     # Where it shall go on no further, what it has is scored.
     fewer = run(ended, dataclasses.replace(config, generations=2), space=zeros)
     assert [generation for generation, _, _ in fewer.selections] == [3]
+    assert [generation for generation, *_ in state(ended)[0]["selections"]] == [3]
 
 
 def test_what_is_evolved_enough_is_left_alone(tmp_path: Path) -> None:

@@ -40,6 +40,39 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path / "task") == ["both", "second"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
+def test_two_writers_take_turns(tmp_path: Path) -> None:
+    """The second one would take what the first one has written for a killed writer's."""
+    code = """
+import pathlib, sys
+from wm_tf.serving.folder import replacing
+print("ready", flush=True)
+with replacing(pathlib.Path(sys.argv[1])) as aside:
+    (aside / "second").touch()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "task")]
+    with folders.replacing(tmp_path / "task") as aside:
+        (aside / "first").touch()
+        second = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert second.stdout is not None
+        assert second.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.5)
+        assert [path.name for path in aside.iterdir()] == ["first"]
+    assert second.wait(30) == 0
+    second.stdout.close()
+    assert names_in(tmp_path / "task") == ["second"]
+
+
+def test_of_a_link_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "here" / "task", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "here" / "task")
+    for _ in range(2):
+        write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert names_in(tmp_path / "here" / "task") == ["new"]
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".task.1.new" / "half").mkdir(parents=True)
     write(tmp_path / "task", "whole")

@@ -229,12 +229,57 @@ def test_a_signature_of_other_shapes_is_named(altered: Callable[..., Path], tmp_
     encode = tf.function(lambda frame: {"mean": frame}).get_concrete_function(
         tf.TensorSpec([None, 64, 64, 3], tf.uint8, name="frame")
     )
-    tf.saved_model.save(
-        module, str(tmp_path / "other" / "1"), signatures={"decode": decode, "encode": encode}
-    )
+    signatures = {"decode": decode, "encode": encode, "serving_default": encode}
+    tf.saved_model.save(module, str(tmp_path / "other" / "1"), signatures=signatures)
     folder = altered(replace={"vision": str(tmp_path / "other")})
     with pytest.raises(DamagedFile, match=r"encode: output mean: expected float32 \[None, 32\]"):
         load(folder, "car_racing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda held: held.pop("serving_default"), "signature 'serving_default' is missing"),
+        (
+            lambda held: held["serving_default"].CopyFrom(held["dream"]),
+            "signature 'serving_default' is not 'step'",
+        ),
+    ],
+)
+def test_the_default_signature_is_part_of_the_contract(
+    altered: Callable[..., Path], change: Callable[[Any], None], message: str
+) -> None:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    folder = altered()
+    path = folder / "car_racing" / "memory" / "1" / "saved_model.pb"
+    saved = SavedModel.FromString(path.read_bytes())
+    change(saved.meta_graphs[0].signature_def)
+    path.write_bytes(saved.SerializeToString())
+    _resign(folder)
+    with pytest.raises(DamagedFile, match=message):
+        load(folder, "car_racing")
+
+
+def test_variables_that_are_cut_are_named(altered: Callable[..., Path]) -> None:
+    folder = altered()
+    (data,) = (folder / "car_racing" / "vision" / "1" / "variables").glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:1000])
+    _resign(folder)
+    with pytest.raises(DamagedFile, match=r"vision.1: variables that cannot be read"):
+        load_keras(folder, "car_racing")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, -1.0, np.nan, np.inf])
+def test_a_temperature_that_is_none_is_refused(models: Models, temperature: float) -> None:
+    z, a, h = (np.zeros((1, size), np.float32) for size in (32, 3, 256))
+    with pytest.raises(ValueError, match="temperature: expected a number greater than 0"):
+        models.dream(z, a, h, h, temperature, (1, 2))
+
+
+def test_a_name_that_is_too_long_is_not_found() -> None:
+    with pytest.raises(UserError, match="no models of task"):
+        manifest.find_models("a" * 300, "car_racing")
 
 
 def test_finding_and_describing_models_needs_no_tensorflow() -> None:
@@ -243,6 +288,13 @@ def test_finding_and_describing_models_needs_no_tensorflow() -> None:
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def _resign(folder: Path) -> None:
+    """Lists the files as they are."""
+    path = folder / "car_racing" / manifest.FILE_NAME
+    files = manifest.checksums(folder / "car_racing")
+    storage.write_json(path, {**storage.read_json(path), "files": files})
 
 
 @pytest.fixture

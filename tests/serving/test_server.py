@@ -25,6 +25,7 @@ import PIL.Image
 import pytest
 
 from wm_tf.config import get_task
+from wm_tf.errors import UserError
 from wm_tf.serving import contract
 from wm_tf.serving.load import Models
 
@@ -181,7 +182,7 @@ DREAM = lists(example("memory", "dream"))
         ("vision", b"{", "unexpected end of data"),
         ("memory", {"signature_name": "dream", "inputs": {**DREAM, "seed": [1]}}, "got [1]"),
         ("memory", {"signature_name": "dream", "inputs": {**DREAM, "seed": [1, 2**31]}}, "int32"),
-        ("memory", {"signature_name": "dream", "inputs": {**DREAM, "temperature": -1}}, "finite"),
+        ("memory", {"signature_name": "dream", "inputs": {**DREAM, "temperature": 0}}, "than 0"),
         ("memory", {"signature_name": "dream", "inputs": {**DREAM, "h": [[0] * 256] * 2}}, "rows"),
     ],
 )  # fmt: skip
@@ -223,9 +224,46 @@ def test_an_unknown_model_is_not_found(server: str, path: str) -> None:
     assert "car_racing_motor" in answer["error"]
 
 
+def test_lists_in_lists_in_lists_are_refused(server: str) -> None:
+    """With curl's content type, of which the server's framework makes nothing."""
+    path = f"{server}/v1/models/car_racing_vision:predict"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(path, b"[" * 100_000, timeout=30)
+    with caught.value as answer:
+        assert answer.status == 400, answer.read()
+
+
+@pytest.mark.parametrize("header", ["x", "-5", "7", None])
+def test_tensors_in_binary_that_cannot_be_read_are_refused(server: str, header: str | None) -> None:
+    """A header that tells no place in the body, or a tensor that is shorter than its shape."""
+    (tensor,) = tensors({"latent": np.zeros((1, 32), np.float32)})
+    described = {**tensor, "parameters": {"binary_data_size": 128}}
+    del described["data"]
+    text = json.dumps({"inputs": [described]}).encode()
+    headers = {
+        "content-type": "application/octet-stream",
+        "inference-header-content-length": str(len(text)) if header is None else header,
+    }
+    path = f"{server}/v2/models/car_racing_vision_decode/infer"
+    request = urllib.request.Request(path, text + bytes(100), headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    with caught.value as answer:
+        assert answer.status == 400, answer.read()
+
+
 def test_no_request_takes_a_model_away(server: str) -> None:
     assert ask(server, "/v2/repository/models/car_racing_vision/unload", b"")[0] == 400
     assert ask(server, "/v2/models/car_racing_vision/ready")[0] == 200
+    assert ask(server, "/v2/repository/models/car_racing_vision/load", b"")[0] == 200
+    assert ask(server, "/v2/repository/models/car_racing_motor/load", b"")[0] == 404
+
+
+def test_no_address_is_not_all_addresses() -> None:
+    from wm_tf.serving.server import serve
+
+    with pytest.raises(UserError, match="--host: expected an address"):
+        serve("saved_models", "", 0)
 
 
 @pytest.mark.slow

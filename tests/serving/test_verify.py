@@ -86,6 +86,7 @@ def test_values_that_are_not_finite_are_found(tmp_path: Path, keras_models: dict
     findings = checks.pop("memory")
     assert any("step: output done_logit: values that are not finite" in line for line in findings)
     assert any("dream: output done_probability" in line for line in findings)
+    assert findings[0] == f"{tmp_path / task.name / 'memory'}: weights that are not finite"
     assert checks == {"files": [], "vision": []}
 
 
@@ -93,6 +94,7 @@ def test_goldens_that_cannot_be_used_are_found(copied: Path) -> None:
     arrays, _ = storage.read_npz(copied / "car_racing" / golden.FILE_NAME)
     arrays["vision.decode.inputs.latent"] = np.zeros((1, 3), np.float32)
     del arrays["controller.act.outputs.action"]
+    arrays["memory.step.outputs.reward"] = arrays["memory.step.outputs.reward"][:1]
     storage.write_npz(copied / "car_racing" / golden.FILE_NAME, arrays)
     resigned(copied)
     checks = verify(copied, "car_racing")
@@ -100,6 +102,7 @@ def test_goldens_that_cannot_be_used_are_found(copied: Path) -> None:
         "golden.npz cannot be used: latent: expected ['B', 32], got [1, 3]" in checks["vision"][0]
     )
     assert "act: no golden outputs" in checks["controller"][0]
+    assert "step: golden.npz cannot be used: outputs of other shapes" in checks["memory"][0]
 
 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def train(make, train, config, data, epochs):
 
 # Uneven: a batch's masks are not shared evenly, and its gradient is longer than the clip.
 memory = MemoryConfig(sequence_length=3, batch_size=4, dropout=0.2, gradient_clip=0.5)
-vision = VisionConfig(batch_size=4, precision="float32")
+vision = VisionConfig(batch_size=4, emphasis=40.0, precision="float32")
 train(make_memory, train_memory, memory, "latents.npz", 2)
 train(make_vision, train_vision, vision, "frames.npz", 1)
 """

@@ -2,7 +2,9 @@
 
 The state is what went in: the initial mean, sigma, the seed and the fitness of every generation.
 Everything else follows from it, so restoring is replaying `ask` and `tell`, some milliseconds for
-each generation, and gives bit for bit the strategy that was saved.
+each generation, and gives bit for bit the strategy that was saved. (On the same kind of processor:
+what a sum rounds to is the linear algebra library's. It works on one thread here, or the number of
+threads would be part of it.)
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from typing import Any
 
 import cma
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from wm_tf.errors import RunFailed
 from wm_tf.seeding import Purpose, generator
+
+_libraries = ThreadpoolController()
 
 
 class Strategy:
@@ -74,7 +79,8 @@ class Strategy:
     def ask(self) -> np.ndarray:
         """The generation's candidates, float64 [P, N]; the same ones until `tell`."""
         if self._asked is None:
-            self._asked = self._es.ask()
+            with _libraries.limit(limits=1, user_api="blas"):
+                self._asked = self._es.ask()
         return np.array(self._asked)
 
     def tell(self, fitness: np.ndarray) -> None:
@@ -94,7 +100,8 @@ class Strategy:
                 f"(evolution seed {self._seed})"
             )
         self.ask()
-        self._es.tell(self._asked, list(-fitness))
+        with _libraries.limit(limits=1, user_api="blas"):
+            self._es.tell(self._asked, list(-fitness))
         self._asked = None
         self._fitness.append(fitness)
 

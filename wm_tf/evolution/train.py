@@ -105,6 +105,8 @@ def train_controller(
         begins_or_ends = learner.generation == 0 or learner.generation >= config.generations
         if not trained.selections and learner.mean.any() and begins_or_ends:
             _select(trained, learner, select, log)
+            if learner.generation:
+                _save(path, trained, learner, facts)
         while learner.generation < config.generations:
             start = time.monotonic()
             generation = learner.generation

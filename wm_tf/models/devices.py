@@ -1,7 +1,8 @@
 """Losses and random numbers of a batch that is split evenly over the D devices of a strategy.
 
-A model that takes its noise from `rows_of_batch` and its means from `mean_over_batch` learns the
-same from a batch, up to rounding, whatever D is. On one device both are plain TensorFlow.
+A model that takes its noise from `rows_of_batch` and its means from `mean_over_batch` and
+`mean_row` learns the same from a batch, up to rounding, whatever D is. On one device all of them
+are plain TensorFlow.
 
 Keras adds up what the devices' losses give, so that a loss is to be divided by `count()`.
 """
@@ -29,8 +30,17 @@ def rows_of_batch(draw: Callable[[Any], tf.Tensor], rows: Any) -> tf.Tensor:
 
 def mean_over_batch(values: Any, weights: Any) -> tf.Tensor:
     """A value for each device, whose mean over the devices is the batch's weighted mean."""
-    total = tf.reduce_sum(weights)
-    if count() > 1:
-        context = tf.distribute.get_replica_context()
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
+    total = _sum_over_devices(tf.reduce_sum(weights))
     return count() * tf.reduce_sum(values * weights) / tf.maximum(total, 1.0)
+
+
+def mean_row(rows: Any) -> tf.Tensor:
+    """The mean of the whole batch's rows, of which this device holds `rows`: [B, ...] to [...]."""
+    return _sum_over_devices(tf.reduce_mean(rows, 0)) / count()
+
+
+def _sum_over_devices(value: tf.Tensor) -> tf.Tensor:
+    if count() == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -264,7 +264,7 @@ class Vision(keras.Model):
         self.kl_metric.update_state(kl)
         loss = squared_error + tf.maximum(kl, self.kl_tolerance * self.latent_size)
         if self.emphasis:
-            difference = tf.square(target - tf.reduce_mean(target, 0))
+            difference = tf.square(target - devices.mean_row(target))
             standing_out = tf.reduce_mean(difference, -1, keepdims=True)
             loss += self.emphasis * tf.reduce_sum(standing_out * squares, [1, 2, 3])
         return tf.reduce_mean(loss) / devices.count()

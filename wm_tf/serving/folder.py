@@ -32,22 +32,26 @@ def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `folder` at the end of the block.
 
     A reader sees the old content or the new one. If the block fails the old content stays. What a
-    writer that was killed left beside the folder is put back or removed first.
+    writer that was killed left beside the folder is put back or removed first. Writers take turns.
 
     Raises:
       RunFailed: it cannot be written.
     """
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    place = folder.resolve()  # of a link, what it points to
+    aside = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
-        _recover(folder)
-        aside.mkdir(parents=True)
-        yield aside
-        _flush(aside)
-        _swap_in(aside, folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(place.parent):
+            try:
+                _recover(place)
+                aside.mkdir()
+                yield aside
+                _flush(aside)
+                _swap_in(aside, place)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise RunFailed(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def describe(folder: Path, described: Mapping[str, Any], assets: Mapping[str, bytes]) -> None:
@@ -90,20 +94,42 @@ def renew(
       RunFailed: the folder cannot be written.
     """
     with contextlib.suppress(OSError):  # then it is not found, which is told
-        _recover(Path(models) / task)
+        place = (Path(models) / task).resolve()
+        with _turn(place.parent):
+            _recover(place)
     folder = manifest.find_models(models, task)
-    described = manifest.read_verified(folder, task)
-    if scores is not None:
-        described["scores"] = [dict(score) for score in scores]
-    if training is not None:
-        described["training"] = dict(training)
     with replacing(folder) as aside:
+        described = manifest.read_verified(folder, task)
+        if scores is not None:
+            described["scores"] = [dict(score) for score in scores]
+        if training is not None:
+            described["training"] = dict(training)
         for name in described["files"]:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, aside / name)
         describe(aside, described, assets or {})
     tensorflow_serving.write_config(folder.parent)
     return folder
+
+
+@contextmanager
+def _turn(parent: Path) -> Iterator[None]:
+    """Waits until no other writer of a folder in `parent` is left. (Windows cannot tell.)
+
+    The system ends the turn of a process that is killed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _recover(folder: Path) -> None:

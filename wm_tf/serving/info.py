@@ -33,8 +33,10 @@ def print_info(facts: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)  # a path may have brackets
     table = Table(title=f"Models of {facts['task']}", box=box.SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is shown whole
     for name, value in _rows(facts).items():
         table.add_row(name, value)
     console.print(table)

@@ -52,6 +52,8 @@ class InitialLatents:
                 raise ValueError(f"{name}: expected [{rows}, {size}], got {list(array.shape)}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values")
+        if len(self.beginnings(task)) == 0:
+            raise ValueError("initial latents: expected an episode's first frame, got none")
 
     @property
     def later(self) -> np.ndarray:

@@ -203,10 +203,14 @@ def _check_names(path: Path, model: str) -> None:
     except (DecodeError, ValueError) as error:
         raise DamagedFile(f"{path}: not a SavedModel ({error})") from None
     held = sorted(name for name in graph.signature_def if not name.startswith("__"))
-    for signature in contract.SIGNATURES[model]:
+    for signature in (*contract.SIGNATURES[model], contract.DEFAULT_SIGNATURE):
         if signature not in held:
             there = ", ".join(held) or "none"
             raise DamagedFile(f"{path}: signature {signature!r} is missing (it has: {there})")
+    named = contract.default_signature(model)
+    default, same = (graph.signature_def[key] for key in (contract.DEFAULT_SIGNATURE, named))
+    if default.inputs.keys() != same.inputs.keys() or default.outputs.keys() != same.outputs.keys():
+        raise DamagedFile(f"{path}: signature {contract.DEFAULT_SIGNATURE!r} is not {named!r}")
 
 
 def _check_signature(
@@ -221,9 +225,12 @@ def _check_signature(
             wanted = f"{kind.dtype} {list(kind.resolved(task))}"
             held = "nothing"
             if tensor in actual:
-                held = f"{actual[tensor].dtype.name} {actual[tensor].shape.as_list()}"
+                shape = actual[tensor].shape
+                held = f"{actual[tensor].dtype.name} {'?' if shape.rank is None else list(shape)}"
             if held != wanted:
                 raise DamagedFile(f"{path}: {name}: {side} {tensor}: expected {wanted}, got {held}")
+        if others := sorted(actual.keys() - expected.keys()):
+            raise DamagedFile(f"{path}: {name}: {side}s that are not of the contract: {others}")
 
 
 def _as_numpy_call(module: Any, function: Any, task: Task, signature: contract.Signature) -> Call:
@@ -241,6 +248,7 @@ def _as_numpy_call(module: Any, function: Any, task: Task, signature: contract.S
             raise ValueError(f"inputs missing: {missing}, unknown: {unknown}")
         checked = {name: _checked(name, arrays[name], kind, shape) for name, kind, shape in inputs}
         _check_rows(signature, checked)
+        _check_temperature(checked)
         tensors = {name: tf.constant(array) for name, array in checked.items()}
         return {name: output.numpy() for name, output in function(**tensors).items()}
 
@@ -272,6 +280,13 @@ def _check_rows(signature: contract.Signature, arrays: Mapping[str, np.ndarray])
             )
 
 
+def _check_temperature(arrays: Mapping[str, np.ndarray]) -> None:
+    if "temperature" in arrays:
+        value = arrays["temperature"]
+        if not np.finfo(value.dtype).tiny <= value <= np.finfo(value.dtype).max:
+            raise ValueError(f"temperature: expected a number greater than 0, got {value:g}")
+
+
 def _controller(task: Task, folder: Path) -> Controller:
     """C of as many parameters as its SavedModel holds."""
     from wm_tf.models import Controller
@@ -289,16 +304,16 @@ def _restore(model: Vision | Memory | Controller, folder: Path, name: str) -> No
     """Sets a model's weights to those that its SavedModel holds."""
     from wm_tf.serving.export import variables
 
+    path = folder / name / contract.VERSION
     reader = _stored(folder, name)
     shapes = reader.get_variable_to_shape_map()
     for index, weight in enumerate(variables(model)):
         key = _key(index)
         if shapes.get(key) != weight.shape.as_list():
-            path = folder / name / contract.VERSION
             raise DamagedFile(
                 f"{path}: {key}: expected {weight.shape.as_list()}, got {shapes.get(key)}"
             )
-        weight.assign(reader.get_tensor(key))
+        weight.assign(_read(path, reader.get_tensor, key))
 
 
 def _key(index: int) -> str:
@@ -312,4 +327,12 @@ def _stored(folder: Path, name: str) -> Any:
 
     path = folder / name / contract.VERSION
     _check_names(path, name)
-    return tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    return _read(path, tf.train.load_checkpoint, str(path / "variables" / "variables"))
+
+
+def _read(path: Path, reading: Callable[[str], Any], what: str) -> Any:
+    """What TensorFlow reads of a SavedModel's variables."""
+    try:
+        return reading(what)
+    except Exception as error:  # of many kinds, for files that are cut
+        raise DamagedFile(f"{path}: variables that cannot be read ({error})") from error

@@ -269,10 +269,10 @@ def find_models(models: Path | str, task: str) -> Path:
     checkout = Path(__file__).resolve().parents[2]
     places = [models] if models.is_absolute() else [Path.cwd() / models, checkout / models]
     for place in places:
-        if (place / task).is_dir():
+        if os.path.isdir(place / task):  # unlike Path's, False for a name that is too long
             return place / task
     tried = " nor ".join(str(place / task) for place in dict.fromkeys(places))
-    held = sorted({name for name in TASKS for place in places if (place / name).is_dir()})
+    held = sorted({name for name in TASKS for place in places if os.path.isdir(place / name)})
     there = f"; models {models} has: {', '.join(held)}" if held else ""
     raise UserError(f"no models of task {task!r}: there is no folder {tried}{there}")
 

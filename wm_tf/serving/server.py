@@ -66,7 +66,7 @@ def serve(models: Path | str, host: str, port: int) -> None:
             for model in _served_models(load(models, task)):
                 registry.update(model)
         server = RESTServer(
-            FASTAPI_APP_IMPORT_STRING, DataPlane(registry), ModelRepositoryExtension(registry), port
+            FASTAPI_APP_IMPORT_STRING, _Requests(registry), _Repository(registry), port
         )
         address, port = listener.getsockname()[:2]
         print(f"serving {', '.join(tasks)} on http://{address}:{port}", flush=True)
@@ -123,7 +123,7 @@ class ServedModel(kserve.Model):
         answer = self._infer if isinstance(payload, kserve.InferRequest) else self._predict
         try:
             return await asyncio.to_thread(answer, payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
             raise InvalidInput(str(error)) from error
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -184,6 +184,26 @@ class _Registry(kserve.ModelRepository):
         raise InvalidInput(f"{name}: models are not unloaded")
 
 
+class _Requests(DataPlane):
+    """Refuses tensors in binary that are not what their description says."""
+
+    def decode_inference_request(
+        self, body: Any, headers: dict[str, str], model_name: str
+    ) -> kserve.InferRequest:
+        try:
+            return super().decode_inference_request(body, headers, model_name)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise InvalidInput(f"request: cannot be read ({error})") from error
+
+
+class _Repository(ModelRepositoryExtension):
+    """Loads nothing: what there is has been loaded."""
+
+    async def load(self, model_name: str) -> None:
+        if self._model_registry.get_model(model_name) is None:
+            raise ModelNotFound(model_name)
+
+
 def _served_models(models: Models) -> list[ServedModel]:
     """A model for each SavedModel, with all its signatures, and one for each signature."""
     served = []
@@ -237,9 +257,11 @@ def _names(mapping: Mapping[str, Any]) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that queues requests from now on."""
+    if not host:  # which would be all addresses of this machine
+        raise UserError("--host: expected an address to listen on, got ''")
     try:
         return socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error}") from None
 
 

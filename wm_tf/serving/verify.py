@@ -10,7 +10,7 @@ import numpy as np
 from wm_tf.config import TASKS
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.serving import card, contract, golden, manifest
-from wm_tf.serving.load import Models, load
+from wm_tf.serving.load import Models, load, load_keras
 
 _ROWS = (1, 7)
 
@@ -36,6 +36,8 @@ def tasks_in(models: Path | str) -> list[str]:
 def verify(models: Path | str, task: str) -> dict[str, list[str]]:
     """What is wrong with a task's models: layout, manifest, checksums, signatures and numbers.
 
+    Weights are looked at, too: a signature may have copies of its own of them.
+
     Returns:
       One line for each finding, none where all is well: of ``files`` (layout, manifest and
       checksums) and, where there is none of these, of each model. What was altered is not run.
@@ -49,11 +51,17 @@ def verify(models: Path | str, task: str) -> dict[str, list[str]]:
         if findings:
             return {"files": findings}
         loaded = load(folder.parent, task)
+        from wm_tf.serving.export import variables  # imports TensorFlow
+
+        weights = dict(zip(contract.SIGNATURES, load_keras(folder.parent, task), strict=True))
     except DamagedFile as error:
         return {"files": [str(error)]}
     checks: dict[str, list[str]] = {"files": []}
+    for model, held in weights.items():
+        if held is not None:
+            finite = all(np.isfinite(weight).all() for weight in variables(held))
+            checks[model] = [] if finite else [f"{folder / model}: weights that are not finite"]
     for model, name in loaded.calls:
-        checks.setdefault(model, [])
         checks[model] += _check_outputs(loaded, model, name) + _check_golden(loaded, model, name)
     return checks
 
@@ -123,6 +131,9 @@ def _check_golden(models: Models, model: str, name: str) -> list[str]:
         actual = models.calls[model, name](**inputs)
     except (DamagedFile, ValueError) as error:
         return [f"{place}: {golden.FILE_NAME} cannot be used: {error}"]
+    shapes = {output: (actual[output].shape, values.shape) for output, values in expected.items()}
+    if any(held != wanted for held, wanted in shapes.values()):
+        return [f"{place}: {golden.FILE_NAME} cannot be used: outputs of other shapes"]
     return [
         f"{place}: output {output}: not the golden one, the greatest difference is "
         f"{np.max(np.abs(actual[output] - values)):.2g}"

@@ -37,8 +37,9 @@ def choose_starts(
 ) -> InitialLatents:
     """Start moments of dreams from encoded episodes.
 
-    Half of them are first frames, with M's zero state. The other half are later moments, with the
-    state of M that the episode up to there led to; where no episode has any, all are first frames.
+    At least half of them are first frames, with M's zero state, repeated where there are too few
+    episodes. The others are later moments, with the state of M that the episode up to there led to;
+    where no episode has any, all are first frames.
 
     Args:
       memory: M.
@@ -62,7 +63,9 @@ def choose_starts(
         return InitialLatents(mean, log_variance)
     half = count // 2
     rows = _draw(first, half, random)
-    rows += _on_the_way(memory, order, task, _draw(later, half, random))
+    drawn = _draw(later, half, random)
+    rows += [rows[index % len(rows)] for index in range(len(drawn) - len(rows))]
+    rows += _on_the_way(memory, order, task, drawn)
     return InitialLatents(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
