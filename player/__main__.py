@@ -14,6 +14,8 @@ def main() -> int:
     """Runs the player with the process's arguments; returns its exit status."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # A sum depends on how many threads share it: a recording is driven again with as many.
+    os.environ.update(OMP_NUM_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
     _open_at_once(sys.argv[1:])
     from player import play
 

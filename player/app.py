@@ -6,6 +6,7 @@ the models are there, and until someone begins, it shows the title screen.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pygame
 
 from player import mouse, window
-from player.choice import Choice, Drivers
+from player.choice import Choice, Drivers, with_task
 from player.commands import BINDINGS, Binding, Command
 from player.devices import Devices
-from player.driving import Hands
+from player.driving import HANDS_OFF, Hands
 from player.foyer import Foyer
 from player.keeping import Keeper
 from player.loading import Loading
 from player.pacing import Pacer, Stopwatch, Sweeper
+from player.recording import STRAYED
 from player.session import Session
 from player.starts import picture_source
 from player.view.layout import Layout
@@ -87,6 +89,7 @@ class App:
         self.loading = Loading(lambda: load(choice.task))
         self.foyer = Foyer(choice, drivers, bindings)
         self._turns = 0
+        self._last_frame = 0.0  # time.perf_counter() of it
         self._load = load
         self._begin = begin
         self._limits = limits
@@ -106,21 +109,33 @@ class App:
         return self._keeper.task
 
     def run(self) -> None:
-        """Runs until someone quits or a limit is reached; raises what loading raised."""
-        while self.running:
-            self.turn()
-        if self.session is None:
-            return
-        self._keeper.finish(self.session)
-        for camera in self._cameras:
-            camera.close()
+        """Runs until someone quits or a limit is reached; raises what loading raised.
+
+        However it ends, a recording is kept. The cameras' files are written unless something was
+        raised.
+
+        Raises:
+          RunFailed: one of the files could not be written; the others are.
+        """
+        with contextlib.ExitStack() as last:  # all of it is done, even if some of it raises
+            for camera in self._cameras:
+                last.callback(camera.discard)
+            last.callback(self._finish_recording)
+            while self.running:
+                self.turn()
+            for camera in self._cameras:
+                last.callback(camera.close)
+
+    def _finish_recording(self) -> None:
+        if self.session is not None:
+            self._keeper.finish(self.session)
 
     @property
     def frames_per_second(self) -> float:
         """Pictures a second, over the whole drive."""
         if self.first_frame is None or self._turns < 2:
             return 0.0
-        return (self._turns - 1) / (time.perf_counter() - self.first_frame)
+        return (self._turns - 1) / (self._last_frame - self.first_frame)
 
     def turn(self) -> None:
         """One turn of the loop."""
@@ -139,6 +154,8 @@ class App:
             self._title_turn(self.session)
         else:
             self._dream_turn(self.session)
+        if self.session is not None:
+            self.say(self.session.take_trouble())
 
     def do(self, command: Command) -> None:
         """Carries out a command: the window's own here, the others in the title or the session."""
@@ -182,9 +199,14 @@ class App:
             self.foyer.choice = self.foyer.back_to
             self._load_task()
             return
-        self.session = self._begin(world, self.foyer.choice)
+        choice, task = self.foyer.choice, world.task.name
+        if choice.task != task:  # chosen while this one was loaded
+            self.foyer.back_to = with_task(choice, task, self.foyer.drivers)
+            self._load_task()
+            return
+        self.session = self._begin(world, choice)
         self.foyer.follow(self.session)
-        self._enter_task(world.task.name)
+        self._enter_task(task)
 
     def _enter_task(self, task: str) -> None:
         self._screen = Screen(task, self._bindings)
@@ -198,6 +220,7 @@ class App:
             self.session = None
         task = self.foyer.choice.task
         self.loading = Loading(lambda: self._load(task))
+        self._sweeper.sweep()
 
     def _follow_choice(self) -> None:
         if self.session is not None and self.foyer.choice.task != self.session.world.task.name:
@@ -224,6 +247,7 @@ class App:
         assert session is not None
         self._keep(lambda: self._keeper.finish(session))
         self.devices.release_all()
+        self._mouse.release()
         session.paused = False
         self.foyer.follow(session)
         self.titled = True
@@ -233,8 +257,10 @@ class App:
     def _dream_turn(self, session: Session, hands: Hands | None = None) -> None:
         self._keep(lambda: self._keeper.follow(session))
         self.show.recording = self._keeper.recording
-        began = time.perf_counter()
+        began, strayed = time.perf_counter(), session.strayed
         moved = self._tick(session, hands)
+        if session.strayed and not strayed:
+            self.say(STRAYED)
         frame = session.frame()
         self._refresh_numbers(session)
         self._layout = self._screen.draw(window.surface(), session, frame, self.show)
@@ -247,8 +273,9 @@ class App:
 
     def _present(self, session: Session) -> None:
         pygame.display.flip()
+        self._last_frame = time.perf_counter()
         if self.first_frame is None:
-            self.first_frame = time.perf_counter()
+            self.first_frame = self._last_frame
         self._turns += 1
         self._sweeper.turn()
         self.pacer.wait(1 / (session.world.steps_per_second * min(session.speed, 1.0)))
@@ -310,9 +337,10 @@ class App:
             self.session.begin_from(source)
 
     def _do_in_session(self, command: Command, session: Session) -> None:
+        hands = self.devices.hands() if command is Command.STEP_FORWARD else HANDS_OFF
         try:
-            session.do(command)
-        except UserError as error:  # such as: no vizdoom to be real in
+            session.do(command, hands)
+        except (UserError, RunFailed) as error:  # such as: no vizdoom to be real in
             self.say(str(error))
             return
         if command is Command.SAVE_STATE:

@@ -9,7 +9,7 @@ import numpy as np
 
 from player.history import Moment
 from player.real import RealMoment, RealWorld
-from wm_tf.errors import UserError
+from wm_tf.errors import RunFailed, UserError
 
 
 class View(enum.Enum):
@@ -25,6 +25,7 @@ class Beside:
 
     def __init__(self, make: Callable[[], RealWorld] | None) -> None:
         self.view = View.DREAM
+        self.trouble = ""  # what ended the real environment, for the loop to say
         self._make = make
         self._world: RealWorld | None = None
 
@@ -38,6 +39,7 @@ class Beside:
 
         Raises:
           UserError: there is no real environment here; the view stays the dream.
+          RunFailed: it cannot be made; likewise.
         """
         views = list(View)
         view = views[(views.index(self.view) + 1) % len(views)]
@@ -49,7 +51,13 @@ class Beside:
 
     def begin(self, seed: int) -> RealMoment | None:
         """The first moment of the real episode of that seed, if something real runs."""
-        return self._world.begin(seed) if self.running and self._world is not None else None
+        if not self.running or self._world is None:
+            return None
+        try:
+            return self._world.begin(seed)
+        except (UserError, RunFailed) as error:
+            self._lose(error)
+            return None
 
     def step(
         self, before: Moment, action: np.ndarray, past: Callable[[], Sequence[np.ndarray]]
@@ -57,7 +65,16 @@ class Beside:
         """The real moment after `action`; see `RealWorld.step`."""
         if not self.running or self._world is None or before.real is None:
             return None
-        return self._world.step(before.real, action, past)
+        try:
+            return self._world.step(before.real, action, past)
+        except RunFailed as error:
+            self._lose(error)
+            return None
+
+    def _lose(self, error: Exception) -> None:
+        """The dream goes on alone; wanted again, the environment is reset."""
+        self.view = View.DREAM
+        self.trouble = str(error)
 
     def close(self) -> None:
         """Ends the real environment, if there is one."""

@@ -51,16 +51,19 @@ class Devices:
         return command in self._tapped or command in self._held.values()
 
     def hands(self) -> Hands:
-        """Where the hands are for the next step; a tap counts for this one step."""
+        """Where the hands are for the next step; a tap counts for this one step.
+
+        On each control a key or button comes before a stick or trigger.
+        """
         keys = {command for command in HELD if self.holds(command)}
         self._tapped.clear()
-        if keys & DRIVING:
-            return Hands(
-                _direction(keys, Command.LEFT, Command.RIGHT),
-                1.0 if Command.GAS in keys else None,
-                1.0 if Command.BRAKE in keys else None,
-            )
-        return self._stick_hands()
+        held = {
+            "steer": _direction(keys, Command.LEFT, Command.RIGHT),
+            "gas": 1.0 if Command.GAS in keys else None,
+            "brake": 1.0 if Command.BRAKE in keys else None,
+        }
+        pushed = {name: value for name, value in self._pushed().items() if held[name] is None}
+        return Hands(**(held | pushed), analog=frozenset(pushed))
 
     def _command_of(self, event: pygame.event.Event) -> Command | None:
         modifiers = getattr(event, "mod", 0)
@@ -95,16 +98,19 @@ class Devices:
             }
         return []
 
-    def _stick_hands(self) -> Hands:
+    def _pushed(self) -> dict[str, float]:
+        """How far the sticks and triggers are pushed, by control; without those at rest."""
         pushed = dict.fromkeys(DRIVING, 0.0)
         for (_, axis), value in self._sticks.items():
             command = self._by_axis.get((axis, "+" if value > 0 else "-"))
             if command is not None:
                 pushed[command] = max(pushed[command], strength(abs(value)))
-        steer = pushed[Command.RIGHT] - pushed[Command.LEFT]
-        return Hands(
-            steer or None, pushed[Command.GAS] or None, pushed[Command.BRAKE] or None, analog=True
-        )
+        controls = {
+            "steer": pushed[Command.RIGHT] - pushed[Command.LEFT],
+            "gas": pushed[Command.GAS],
+            "brake": pushed[Command.BRAKE],
+        }
+        return {name: value for name, value in controls.items() if value}
 
 
 def _direction(keys: set[Command], negative: Command, positive: Command) -> float | None:

@@ -38,7 +38,7 @@ class Hands:
     steer: float | None = None  # [-1, 1]
     gas: float | None = None  # [0, 1]
     brake: float | None = None  # [0, 1]
-    analog: bool = False  # a gamepad's axes apply at once, keys ramp
+    analog: frozenset[str] = frozenset()  # which of them apply at once, as a stick does; keys ramp
 
     @property
     def on(self) -> bool:
@@ -120,7 +120,7 @@ def held_axes(task: Task, hands: Hands) -> np.ndarray:
 def _hands_to_action(task: Task, hands: Hands, last: np.ndarray, seconds: float) -> np.ndarray:
     targets = {"steer": hands.steer, "gas": hands.gas, "brake": hands.brake}
     values = [
-        _ramp(axis, float(previous), targets[axis.name], hands.analog, seconds)
+        _ramp(axis, float(previous), targets[axis.name], axis.name in hands.analog, seconds)
         for axis, previous in zip(AXES[task.name], last, strict=True)
     ]
     return np.array(values, np.float32)

@@ -93,4 +93,5 @@ class Foyer:
 
 def _calm_hands(step: int) -> Hands:
     """Somebody who drives without aim, a little to the left and to the right."""
-    return Hands(0.35 * math.sin(step / 32), 0.6 if step % 100 < 60 else 0.15, analog=True)
+    gas = 0.6 if step % 100 < 60 else 0.15
+    return Hands(0.35 * math.sin(step / 32), gas, analog=frozenset({"steer", "gas"}))

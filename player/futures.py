@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,23 @@ class Future:
 class Futures:
     """Dreamt a few steps at a time, so that the window stays alive."""
 
-    def __init__(self, world: World, now: Moment, driver: Driver, temperature: float) -> None:
-        """From `now` on; a person's hands stay as they are, the controller drives on."""
+    def __init__(
+        self,
+        world: World,
+        now: Moment,
+        driver: Driver,
+        temperature: float,
+        pins: Mapping[int, float],
+    ) -> None:
+        """From `now` on; a person's hands stay as they are, the controller drives on.
+
+        Args:
+          pins: the latents that are held, by dimension.
+        """
         self._world = world
         self._driver = driver
         self._temperature = temperature
+        self._pins = dict(pins)
         self._length = round(SECONDS * world.steps_per_second)
         self._turn = 0
         stream = np.random.SeedSequence([now.state.seed, now.state.step])
@@ -91,4 +104,5 @@ class Futures:
             drive = Drive(self.origin.action, np.ones(self.origin.action.shape, bool))
         else:
             drive = Drive(wish, np.zeros(wish.shape, bool))
-        return stepping.dreamt(self._world, before, drive, wish, self._temperature, shown=shown)
+        moment = stepping.dreamt(self._world, before, drive, wish, self._temperature, shown=shown)
+        return stepping.pinned(moment, self._pins)

@@ -40,6 +40,7 @@ class Moment:
     ended: bool = False
     pins: tuple[tuple[int, float], ...] = ()  # (dimension, value) set by hand after the step
     real: RealMoment | None = None  # the real environment, where it runs too
+    from_real: bool = False  # its state is what V and M made of real frames, not of the step
 
     @cached_property
     def drift(self) -> float:
@@ -66,6 +67,7 @@ class History:
         self._moments = [first]
         self._totals = [first.bytes]  # bytes of all moments up to each, since the history began
         self._forgotten = 0  # bytes of those that are no longer there
+        self._gone = 0  # how many those are
         self._place = 0
         self._limit = limit
 
@@ -91,6 +93,15 @@ class History:
         return self._place
 
     @property
+    def number(self) -> int:
+        """How many moments came before the present, the forgotten ones too."""
+        return self._gone + self._place
+
+    def since(self, number: int) -> tuple[Moment, ...]:
+        """From the moment of that number, or the oldest that is remembered, up to now."""
+        return tuple(self._moments[max(0, number - self._gone) : self._place + 1])
+
+    @property
     def last_place(self) -> int:
         return len(self._moments) - 1
 
@@ -112,6 +123,7 @@ class History:
             # A tenth at once: deleting from the front moves the whole list.
             oldest = max(1, len(self._moments) // 10)
             self._forgotten = self._totals[oldest - 1]
+            self._gone += oldest
             del self._moments[:oldest], self._totals[:oldest]
         self._place = self.last_place
 

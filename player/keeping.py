@@ -7,6 +7,7 @@ episodes count from 0, so that none is overwritten.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import count
@@ -19,11 +20,19 @@ from player.history import Moment
 from player.real import episode_of
 from player.recording import Recorder
 from player.session import Session
+from wm_tf import storage
 from wm_tf.data.episodes import FIRST_DRIVEN
 from wm_tf.errors import RunFailed
 
 FOLDER = Path("recordings")
 """Where everything goes, in the current folder."""
+
+
+def write_picture(path: Path, surface: pygame.Surface) -> None:
+    """Writes a PNG, whole or not at all; raises RunFailed if it cannot."""
+    buffer = io.BytesIO()
+    pygame.image.save(surface, buffer, path.name)
+    storage.write_bytes(path, buffer.getvalue())
 
 
 class Keeper:
@@ -72,10 +81,7 @@ class Keeper:
     def screenshot(self, surface: pygame.Surface) -> str:
         """Writes a picture of the window."""
         path = self._new_file("png")
-        try:
-            pygame.image.save(surface, path)
-        except (pygame.error, OSError) as error:
-            raise RunFailed(f"{path}: cannot be written ({error})") from error
+        write_picture(path, surface)
         return f"kept: {path}"
 
     def _keep_episode(self, session: Session, moments: Sequence[Moment]) -> list[Path]:

@@ -29,11 +29,15 @@ class Camera:
     """Draws a session, step by step, onto a surface of its own."""
 
     def __init__(self, task: str, size: tuple[int, int]) -> None:
+        self._task = task
         self._screen = Screen(task)
         self._surface = pygame.Surface(size, 0, 32)
 
     def picture(self, session: Session, frame: np.ndarray, show: Show) -> bytes:
         """The drawn picture, as bytes RGB."""
+        task = session.world.task.name
+        if task != self._task:  # it has other instruments
+            self._task, self._screen = task, Screen(task)
         self._screen.draw(self._surface, session, frame, show)
         return pygame.image.tobytes(self._surface, "RGB")
 
@@ -78,6 +82,9 @@ class Animation:
         )
         storage.write_bytes(self._path, buffer.getvalue())
 
+    def discard(self) -> None:
+        """Nothing is left over: the file is written at once."""
+
 
 class Film:
     """A drive on its way into an MP4 (MPEG-4 part 2, which OpenCV's own encoder writes)."""
@@ -87,6 +94,7 @@ class Film:
         self._path = path
         self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
         self._writer: Any = None
+        self._pictures = 0
 
     def add(self, session: Session, frame: np.ndarray) -> None:
         """Adds a picture; raises RunFailed if the file cannot be written."""
@@ -101,12 +109,35 @@ class Film:
         data = self._camera.picture(session, frame, Show())
         pixels = np.frombuffer(data, np.uint8).reshape(FILM_SIZE[1], FILM_SIZE[0], 3)
         self._writer.write(np.ascontiguousarray(pixels[:, :, ::-1]))
+        self._pictures += 1
 
     def close(self) -> None:
-        """Finishes the file, if there was anything to see."""
+        """Finishes the file, if there was anything to see; raises RunFailed if it cannot."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        if _length(self._unfinished) != self._pictures:  # the encoder says nothing of a full disk
+            raise RunFailed(f"cannot write {self._path}: not all of the film could be written")
+        try:
+            self._unfinished.replace(self._path)
+        except OSError as error:
+            raise RunFailed(f"cannot write {self._path}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Removes the file as far as it was written, unless it is finished."""
         if self._writer is not None:
             self._writer.release()
-            self._unfinished.replace(self._path)
+            self._unfinished.unlink(missing_ok=True)
+
+
+def _length(film: Path) -> int:
+    """How many pictures a film has; 0 if it cannot be opened."""
+    import cv2
+
+    video = cv2.VideoCapture(str(film))
+    pictures = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    video.release()
+    return pictures
 
 
 def _durations(count: int, seconds: float) -> list[int]:

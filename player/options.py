@@ -72,14 +72,17 @@ def check(options: Options) -> None:
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps: expected a number from 1 on, got {options.steps}")
     if options.temperature is not None:
-        checked_temperature(options.temperature)
+        with np.errstate(over="ignore"):
+            checked_temperature(float(np.float32(options.temperature)))  # as the dream takes it
     for name, suffix in (("screenshot", ".png"), ("gif", ".gif"), ("mp4", ".mp4"), ("json", "")):
         path: Path | None = getattr(options, name)
         if path is None:
             continue
         if not path.name.lower().endswith(suffix):
             raise UserError(f"--{name}: expected a name that ends in {suffix}, got {path}")
-        if not path.absolute().parent.is_dir():
+        if os.path.isdir(path):
+            raise UserError(f"--{name} {path}: is a folder")
+        if not os.path.isdir(path.absolute().parent):
             raise UserError(f"--{name} {path}: there is no folder {path.absolute().parent}")
 
 
@@ -140,13 +143,19 @@ def _action(line: str, task: Task, where: str) -> Planned:
     expected = f'expected {{"action": [{names}]}}'
     try:
         values: Any = json.loads(line)["action"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{where}: {expected}, got {line.strip()[:60]!r}") from None
     numbers = isinstance(values, list) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
     if not numbers or len(values) != task.action_size:
         raise UserError(f"{where}: {expected}, got {str(values)[:60]}")
-    if not np.isfinite(values).all():
+    try:
+        with np.errstate(over="ignore"):
+            action = np.array(values, np.float64).astype(np.float32)
+        finite = bool(np.isfinite(action).all())
+    except OverflowError:  # a whole number that is greater than every float
+        finite = False
+    if not finite:
         raise UserError(f"{where}: {expected} of finite numbers, got {str(values)[:60]}")
-    return Planned(np.array(values, np.float32), np.ones(task.action_size, bool))
+    return Planned(action, np.ones(task.action_size, bool))

@@ -64,7 +64,8 @@ class Sweeper:
 
     A full collection looks at every object there is: TensorFlow brings a million, and a history
     of minutes a few hundred thousand, which makes a visible pause. What has lived for some seconds
-    is therefore taken out of the collector's sight; all of it is freed by reference counts anyway.
+    is therefore taken out of the collector's sight; reference counts free all of it but the models
+    of a task that was left.
     """
 
     _TURNS = 250
@@ -78,3 +79,9 @@ class Sweeper:
             gc.collect(1 if self._turns else 2)
             gc.freeze()
         self._turns += 1
+
+    @staticmethod
+    def sweep() -> None:
+        """Frees what was left, however long it has lived; takes a moment."""
+        gc.unfreeze()
+        gc.collect()

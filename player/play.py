@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +46,9 @@ Load = Callable[[Path, str], World]
 def main(
     arguments: Sequence[str], *, load: Load = worlds.load, started: float | None = None
 ) -> int:
-    """Runs the player; returns the exit status: 0, 2 for input that cannot be used, 1 for trouble.
+    """Runs the player; returns the exit status.
+
+    That is 0, 2 for input that cannot be used, 1 for trouble, 130 for Ctrl-C.
 
     Args:
       load: loads the models (another one in tests).
@@ -53,15 +57,22 @@ def main(
     started = time.perf_counter() if started is None else started
     try:
         play(command_line.parse(arguments), load, started)
-    except UserError as error:
-        print(f"player: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"player: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except (UserError, RunFailed, KeyboardInterrupt) as error:
+        return _status(error)
     return 0
+
+
+def _status(error: BaseException | None) -> int:
+    """The exit status after what ended the player, which is said."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, UserError | RunFailed):
+        print(f"player: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    traceback.print_exception(error)
+    return 1
 
 
 def play(options: Options, load: Load, started: float) -> None:
@@ -107,8 +118,7 @@ def play(options: Options, load: Load, started: float) -> None:
         export=None if options.headless else export,
     )
     try:
-        app.run()
-        _write(options, app, started)
+        _run(options, app, started)
     finally:
         if app.session is not None:
             app.session.close()
@@ -116,8 +126,21 @@ def play(options: Options, load: Load, started: float) -> None:
         if app.loading.running:
             # Someone quit while TensorFlow was being imported: the interpreter cannot be
             # taken down in an orderly way under an import.
+            status = _status(sys.exception())
             sys.stderr.flush()
-            os._exit(0)
+            os._exit(status)
+
+
+def _run(options: Options, app: loop.App, started: float) -> None:
+    """Drives until it is over and writes what is written then, even if the films cannot be."""
+    try:
+        app.run()
+    except RunFailed:
+        _write(options, app, started)
+        raise
+    if app.session is not None and app.session.strayed:
+        print(f"player: {options.actions}: {recording.STRAYED}", file=sys.stderr)
+    _write(options, app, started)
 
 
 def _waits_for_someone(options: Options) -> bool:
@@ -165,11 +188,10 @@ def export_command(options: Options, task: str, path: Path) -> list[str]:
 
 def _export(options: Options, task: str, path: Path, say: Callable[[str], None]) -> None:
     """Makes the films in a process of its own: the window never waits, but says what became."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
     quiet = subprocess.DEVNULL
     films = subprocess.Popen(
         export_command(options, task, path),
-        env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
+        stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
     )  # fmt: skip
     if hasattr(os, "setpriority"):  # the window comes first
         os.setpriority(os.PRIO_PROCESS, films.pid, 15)
@@ -208,6 +230,8 @@ def _session(
     options: Options, world: World, choice: Choice, asked: list[Planned] | None
 ) -> Session:
     """A session of the choice; `asked` is the script of the first one, None for later ones."""
+    if world.task.name != options.task:  # chosen while the models were loaded
+        asked = None
     driver, script = choice.driver, asked or []
     if not world.has_controller:  # the manifest may have promised one
         driver = Driver.HUMAN
@@ -255,20 +279,17 @@ def demonstration(world: World) -> list[Planned]:
 
 
 def _write(options: Options, app: Any, started: float) -> None:
-    import pygame
-
     from player import window
+    from player.keeping import write_picture
 
     if app.session is None:  # quit while loading
         return
-    if options.screenshot is not None:
-        try:
-            pygame.image.save(window.surface(), options.screenshot)
-        except (pygame.error, OSError) as error:
-            raise RunFailed(f"cannot write {options.screenshot}: {error}") from error
-    if options.json is not None:
-        content = json.dumps(report(app, started), indent=1) + "\n"
-        storage.write_bytes(options.json, content.encode())
+    with contextlib.ExitStack() as last:  # each is written, even if the other cannot be
+        if options.json is not None:
+            content = json.dumps(report(app, started), indent=1) + "\n"
+            last.callback(storage.write_bytes, options.json, content.encode())
+        if options.screenshot is not None:
+            last.callback(write_picture, options.screenshot, window.surface())
 
 
 def report(app: Any, started: float) -> dict[str, Any]:

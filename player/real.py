@@ -56,6 +56,7 @@ class RealWorld:
 
     def begin(self, seed: int) -> RealMoment:
         """The first moment of the episode of that seed."""
+        self._latest = None
         frame, _ = self._environment.reset(seed=seed)
         state = self._world.seen(frame, self._world.rest(seed))
         self._latest = RealMoment(frame.copy(), state)
@@ -71,7 +72,8 @@ class RealWorld:
         """
         if before.ended:
             return before
-        if before is not self._latest:
+        latest, self._latest = self._latest, None  # after an error nobody knows where it is
+        if before is not latest:
             self._simulate(before.state.seed, past())
         frame, reward, terminated, truncated, info = self._environment.step(action)
         expected, probability, state = self._world.followed(before.state, action, frame)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wm_tf.dream.world import DreamState
 
 FORMAT_VERSION = 1
+STRAYED = "not exactly the dream that was recorded: another processor adds up in another order"
 _ARRAYS = ("latent", "h", "c")
 
 
@@ -69,8 +70,7 @@ def of(moments: Sequence[Moment], task: str, models: str) -> Recording:
 
 def repeatable(moments: Sequence[Moment]) -> Sequence[Moment]:
     """The end of a drive that its actions alone repeat: what comes after real frames set it."""
-    followed = [m.real is not None and m.state is m.real.state for m in moments]
-    first = max((index for index, real in enumerate(followed) if real), default=0)
+    first = max((index for index, moment in enumerate(moments) if moment.from_real), default=0)
     return moments[first:]
 
 
@@ -131,7 +131,9 @@ def read(path: Path, task: Task, models: str) -> Recording:
             total=float(end["return"]),
             last_latent=str(end["latent"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         raise DamagedFile(f"{path}: not a recording of {task.name} ({error!r})") from None
 
 
@@ -150,7 +152,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._history: History | None = None
-        self._first_step = 0
+        self._first = 0
 
     @property
     def running(self) -> bool:
@@ -158,19 +160,18 @@ class Recorder:
 
     def begin(self, history: History) -> None:
         """Records from now on."""
-        self._history, self._first_step = history, history.now.state.step
+        self._history, self._first = history, history.number
 
     def follows(self, history: History) -> bool:
         """Whether the recording is of that history, and not of a dream that was left."""
         return history is self._history
 
-    def finish(self) -> tuple[list[Moment], Sequence[Moment]]:
+    def finish(self) -> tuple[Sequence[Moment], Sequence[Moment]]:
         """Ends the recording: (the moments recorded, those and all before them in the dream)."""
         history, self._history = self._history, None
         if history is None:
             return [], []
-        everything = history.moments
-        return [m for m in everything if m.state.step >= self._first_step], everything
+        return history.since(self._first), history.moments
 
 
 def _planned_of(before: Moment, now: Moment) -> Planned:
@@ -222,7 +223,7 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         end = json.loads(data[at:])["end"]
         intact = end["sha256"] == hashlib.sha256(body).hexdigest()
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         intact = False
     if not intact:
         raise DamagedFile(f"{path}: damaged recording (its checksum does not match its content)")

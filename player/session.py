@@ -8,7 +8,8 @@ a window, without a display and in a test.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
 from player.futures import COUNT, Futures
 from player.history import History, Moment
-from player.real import RealMoment, RealWorld
+from player.real import RealWorld
 from player.recording import Planned, Recording
 from player.script import Script
 from player.verbs import ACTIONS
@@ -28,10 +29,23 @@ from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
 from wm_tf.seeding import Purpose
 
+if TYPE_CHECKING:
+    from wm_tf.dream.world import DreamState
+
 __all__ = ["Session", "View"]
 
 _PREVIEW_STEPS = 2  # of the futures, per step of a dream that goes on beside them
 _REMEMBERED = 1000  # moments among which the beginning of futures is looked for
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a dream began, to begin there again."""
+
+    source: Source
+    place: int = 0  # which start
+    chance: int = 0  # which dream from there
+    recorded: DreamState | None = None  # of a recording: its start, with its own chance as 0
 
 
 class Session:
@@ -74,13 +88,12 @@ class Session:
         self.rewinding = False
         self.pins: dict[int, float] = {}
         self._beside = Beside(make_real)
-        self._source = source
-        self._place = 0  # which start
-        self._chance = 0  # which dream from there
-        self._kept: tuple[Moment, ...] | None = None
+        self._origin = _Origin(source)
+        self._kept: tuple[tuple[Moment, ...], _Origin] | None = None
         self._script = Script(script)
         self._new_future = False
         self._new_seed: int | None = None
+        self.strayed = False  # a recording that was driven again ended in another dream
         self.futures: Futures | None = None  # possible next seconds, while they are shown
         self.forked = False  # the dream waits until one of them is chosen
         self.history = History(self._beginning())
@@ -108,7 +121,7 @@ class Session:
     @property
     def source(self) -> Source:
         """What the dream began from."""
-        return self._source
+        return self._origin.source
 
     @property
     def view(self) -> View:
@@ -119,6 +132,11 @@ class Session:
     def kept(self) -> bool:
         """Whether a moment was kept to come back to."""
         return self._kept is not None
+
+    def take_trouble(self) -> str:
+        """What went wrong in the real environment since this was last asked; mostly nothing."""
+        trouble, self._beside.trouble = self._beside.trouble, ""
+        return trouble
 
     def frame(self) -> np.ndarray:
         """The present picture, uint8 [64, 64, 3]: dreamt, except in the real view."""
@@ -165,27 +183,35 @@ class Session:
         if self.history.has_future and not self._new_future:
             return self.history.move(1)
         self._new_future = False
+        scripted = self.scripted
         self.history.append(self._next_moment(hands))
+        if scripted and (self.ended or not self.scripted):
+            self.strayed = self._script.strays(self.now.state.latent)
         return True
 
     def replay(self, recording: Recording) -> None:
         """Begins where a recording began and drives as it did, until someone takes over."""
-        self._script = Script(recording.steps)
         self._beside.view = View.DREAM
-        self._new_future = False
-        self.history = History(replace(self._beginning(), state=recording.start))
+        self._begin(replace(self._origin, chance=0, recorded=recording.start))
+        self._script = Script(recording.steps, recording.last_latent)
 
-    def do(self, command: Command) -> None:
-        """Carries out a command of the session; those of the window are not its business."""
-        action = ACTIONS.get(command)
-        if action is not None:
-            action(self)
+    def do(self, command: Command, hands: Hands = HANDS_OFF) -> None:
+        """Carries out a command of the session; those of the window are not its business.
+
+        Args:
+          hands: where the person's hands are, for a command that drives.
+        """
+        if command is Command.STEP_FORWARD:
+            self.step_forward(hands)
+        elif command in ACTIONS:
+            ACTIONS[command](self)
 
     def choose(self, index: int) -> None:
         """Goes on in one of the futures that are shown; it plays until someone acts."""
         moments = [] if self.futures is None else self.futures.futures[index].moments
         if not moments or not self._back_to_fork():
             return
+        self.pins = dict(moments[0].pins)
         self._drop_futures()
         self._diverge()
         self._new_future = False
@@ -196,10 +222,9 @@ class Session:
 
     def begin_from(self, source: Source) -> None:
         """Begins a dream from something else; only a real frame is where a real one begins."""
-        self._source = source
         if source.kind != "real":
             self._beside.view = View.DREAM
-        self._begin(self._place + 1, 0)
+        self._begin(_Origin(source, self._origin.place + 1))
 
     def close(self) -> None:
         """Ends the real environment, if there is one."""
@@ -220,18 +245,22 @@ class Session:
     # How it works --------------------------------------------------------------------------
 
     def _beginning(self) -> Moment:
-        size = self.world.task.action_size
-        real: RealMoment | None = None
-        if self._beside.running:
-            stream = seeding.sequence(self.seed, Purpose.PLAYER, self._place, self._chance)
-            real = self._beside.begin(seeding.environment_seed(stream))
+        size, origin = self.world.task.action_size, self._origin
+        stream = seeding.sequence(self.seed, Purpose.PLAYER, origin.place, origin.chance)
+        seed = seeding.environment_seed(stream)
+        real = self._beside.begin(seed)
         if real is not None:
             state = real.state
+        elif origin.recorded is None:
+            state = self.world.start(self.seed, origin.place, origin.chance, origin.source)
+        elif origin.chance == 0:
+            state = origin.recorded
         else:
-            state = self.world.start(self.seed, self._place, self._chance, self._source)
+            state = replace(origin.recorded, seed=seed, step=0)
         return Moment(
             state=state,
             real=real,
+            from_real=real is not None,
             action=np.zeros(size, np.float32),
             by_human=np.zeros(size, bool),
             temperature=self.temperature,
@@ -292,14 +321,17 @@ class Session:
         self._diverge()
         self._drop_futures()
         if self.now.real is None and self._beside.running:
-            self._begin(self._place, self._chance)
+            first = self._beginning()
+            if first.real is not None:  # else nothing real could begin, and the dream goes on
+                self._enter(first)
 
     def synchronise(self) -> None:
         """Dreams on from what is real; raises UserError where they do not run side by side."""
         if self.view is not View.BOTH or self.now.real is None:
             raise UserError("nothing real runs beside this dream")
         self._diverge()
-        now = replace(self.now, state=self.now.real.state, ended=False)
+        real = self.now.real.state
+        now = replace(self.now, state=real, ended=False, pins=(), from_real=True)
         self.history.replace_now(now)
 
     def toggle_futures(self) -> None:
@@ -323,7 +355,7 @@ class Session:
             raise UserError("futures are dreamt in the dream view alone")
         if moment.ended:
             return None
-        return Futures(self.world, moment, self.driver, self.temperature)
+        return Futures(self.world, moment, self.driver, self.temperature, self.pins)
 
     def _back_to_fork(self) -> bool:
         """Goes to the moment where the futures begin; False if the dream has left it for good."""
@@ -334,27 +366,30 @@ class Session:
 
     # Beginnings, time and the rest -----------------------------------------------------------
 
-    def _begin(self, place: int, chance: int) -> None:
-        self._place, self._chance = place, chance
+    def _begin(self, origin: _Origin) -> None:
+        self._origin = origin
+        self._enter(self._beginning())
+
+    def _enter(self, first: Moment) -> None:
         self._script.drop()
         self._new_future = False
         self._drop_futures()
         self.pins = {}
-        self.history = History(self._beginning())
+        self.history = History(first)
 
     def begin_again(self) -> None:
         """From the same start with another chance."""
-        self._begin(self._place, self._chance + 1)
+        self._begin(replace(self._origin, chance=self._origin.chance + 1))
 
     def begin_same(self) -> None:
         """The same dream once more."""
-        self._begin(self._place, self._chance)
+        self._begin(self._origin)
 
-    def step_forward(self) -> None:
+    def step_forward(self, hands: Hands = HANDS_OFF) -> None:
         """One step, and stands still."""
         self._drop_futures()
         self.paused = True
-        self.advance()
+        self.advance(hands)
 
     def step_back(self) -> None:
         """One step back, and stands still."""
@@ -376,12 +411,13 @@ class Session:
 
     def keep(self) -> None:
         """Keeps this moment, with its past, to come back to."""
-        self._kept = self.history.moments
+        self._kept = self.history.moments, self._origin
 
     def go_back_to_kept(self) -> None:
         """Back to the moment that was kept, if one was."""
         if self._kept is not None:
-            self.history = History.of(self._kept)
+            moments, self._origin = self._kept
+            self.history = History.of(moments)
             if self.now.real is None:  # kept in the dream: nothing real goes on from there
                 self._beside.view = View.DREAM
             self._drop_futures()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ def picture_source(path: str) -> Source:
     """
     import cv2
 
-    data = np.fromfile(path, np.uint8) if Path(path).is_file() else np.zeros(0, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    picture = None
+    with contextlib.suppress(OSError, cv2.error):  # it has no pixels, or more than OpenCV takes
+        if Path(path).is_file():
+            picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise UserError(f"{path}: not a picture that can be read")
     height, width = picture.shape[:2]

@@ -52,24 +52,30 @@ def followed(
     before: Moment, real: RealMoment, drive: Drive, wish: np.ndarray | None, temperature: float
 ) -> Moment:
     """A moment of the real view: its state is what V and M make of the real frames."""
+    reward = 0.0 if real is before.real else real.reward  # an episode that had ended gives no more
     return Moment(
         state=real.state,
         action=drive.action,
         by_human=drive.by_human,
         wish=wish,
         temperature=temperature,
-        reward=real.reward,
-        total=before.total + real.reward,
+        reward=reward,
+        total=before.total + reward,
         done_probability=real.done_probability,
         ended=real.ended,
         real=real,
+        from_real=True,
     )
 
 
 def pinned(moment: Moment, pins: Mapping[int, float]) -> Moment:
-    """`moment` with some of its latent's dimensions set by hand."""
+    """`moment` with more of its latent's dimensions set by hand.
+
+    One that was let go again has its value still, up to the next step.
+    """
     if not pins:
         return moment
+    pins = {**dict(moment.pins), **pins}
     latent = moment.state.latent.copy()
     for dimension, value in pins.items():
         latent[0, dimension] = value

@@ -1,4 +1,7 @@
-"""What each command of the key table does to a session; those of the window are not here."""
+"""What each command of the key table does to a session; those of the window are not here.
+
+Nor is the one that drives, a step forward: it depends on a person's hands, too.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,6 @@ def _warmer(session: Session) -> None:
 ACTIONS: Mapping[Command, Callable[[Session], None]] = {
     Command.NEXT_DRIVER: lambda session: session.next_driver(),
     Command.PAUSE: _pause,
-    Command.STEP_FORWARD: lambda session: session.step_forward(),
     Command.STEP_BACK: lambda session: session.step_back(),
     Command.SLOWER: _slower,
     Command.FASTER: _faster,

@@ -23,18 +23,22 @@ def surface() -> pygame.Surface:
 
 
 def open_window() -> None:
-    """Opens the window. Raises pygame.error if it cannot."""
+    """Opens the window. Raises pygame.error if it cannot, or nobody would see it."""
     if sys.platform.startswith("linux"):
         # Without this SDL shows even a plain surface through OpenGL, Mesa's drivers load LLVM,
         # and the import of TensorFlow, which has an LLVM of its own, ends in a segmentation fault.
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
     pygame.display.init()
+    driver = pygame.display.get_driver()
+    # SDL takes them where no display answers, and the player would run on unseen.
+    if driver in ("offscreen", "dummy") and driver not in os.environ.get("SDL_VIDEODRIVER", ""):
+        raise pygame.error("no display can be reached")
     pygame.font.init()
     pygame.display.set_caption("World Models")
     pygame.display.set_icon(_icon())
     desktop = pygame.display.get_desktop_sizes()
     width, height = SIZE
-    if desktop and pygame.display.get_driver() != "dummy":  # a small screen gets a small window
+    if desktop and driver != "dummy":  # a small screen gets a small window
         width, height = min(width, desktop[0][0]), min(height, desktop[0][1])
     try:
         pygame.display.set_mode((width, height), pygame.RESIZABLE)

@@ -10,7 +10,10 @@ from player.view.palette import Type
 
 
 def draw_frame(surface: pygame.Surface, rect: pygame.Rect, frame: np.ndarray, smooth: bool) -> None:
-    """Scales a frame, uint8 [64, 64, 3], into a rectangle of the surface."""
+    """Scales a frame, uint8 [64, 64, 3], into a rectangle, as far as that is on the surface."""
+    rect = rect.clip(surface.get_rect())
+    if not rect:
+        return
     small = pygame.image.frombuffer(frame.tobytes(), (frame.shape[1], frame.shape[0]), "RGB")
     place = surface.subsurface(rect)  # scaled straight into it, without a copy
     scale = pygame.transform.smoothscale if smooth else pygame.transform.scale

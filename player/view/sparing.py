@@ -26,7 +26,8 @@ class Sparing(Generic[T]):
     def of(self, session: Session, compute: Callable[[], T]) -> T:
         """The value for the present moment, or for the one before it."""
         now = session.now
-        running = not session.paused and now.state.step > 1 and self._moment is not None
+        still = session.paused or session.forked or session.ended
+        running = not still and now.state.step > 1 and self._moment is not None
         if now is not self._moment and not (running and now.state.step % 2 != self._parity):
             self._moment, self._value = now, compute()
         return self._value  # type: ignore[return-value]  # computed at the first call

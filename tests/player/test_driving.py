@@ -74,7 +74,8 @@ def test_taking_over_begins_where_the_controller_left_the_wheel():
 
 
 def test_a_stick_applies_at_once():
-    assert drive(Driver.HUMAN, Hands(steer=0.6, analog=True)).action[0] == pytest.approx(0.6)
+    hands = Hands(steer=0.6, analog=frozenset({"steer"}))
+    assert drive(Driver.HUMAN, hands).action[0] == pytest.approx(0.6)
 
 
 def test_take_cover_moves_at_once():

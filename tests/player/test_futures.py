@@ -177,3 +177,27 @@ def test_a_thumbnail_shows_its_future_and_a_click_goes_on_in_it(world, make_app)
     app.turn()
     assert app.session.step == 6
     np.testing.assert_array_equal(app.session.now.state.latent, future.moments[0].state.latent)
+
+
+def test_held_latents_are_held_in_the_futures_too(world):
+    session = Session(world)
+    drive(session, 3)
+    session.pin(2, 2.5)
+    shown(session)
+    latents = [f.moments[-1].state.latent[0, 2] for f in session.futures.futures]
+    assert latents == [2.5] * 4
+    session.do(Command.FUTURE_1)
+    assert session.pins == {2: 2.5}
+    drive(session, 60)
+    assert {m.state.latent[0, 2] for m in session.history.moments[4:]} == {2.5}
+
+
+def test_a_chosen_future_holds_what_was_held_when_it_began(world):
+    session = Session(world)
+    session.pin(2, 2.5)
+    session.do(Command.FUTURES)
+    drive(session, 10)
+    session.do(Command.FREE_LATENT)
+    session.choose(0)
+    drive(session, 2)
+    assert session.pins == {2: 2.5}

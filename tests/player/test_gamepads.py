@@ -162,3 +162,12 @@ def test_no_button_has_two_meanings():
     names = [name for binding in BINDINGS for name in binding.pad]
     assert len(names) == len(set(names))
     assert {b.command for b in BINDINGS if b.pad} >= {Command.LEFT, Command.GAS, Command.REWIND}
+
+
+def test_buttons_and_triggers_drive_together(app):
+    post(app, pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_TRIGGERRIGHT, value=FULL)
+    post(app, pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTX, value=FULL)
+    post(app, pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+    hands = app.devices.hands()
+    assert (hands.steer, hands.gas, hands.brake) == (-1.0, 1.0, None)
+    assert hands.analog == {"gas"}  # the button ramps, though the stick is pushed as well

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pygame
 
+from player.commands import Command
+from player.driving import Driver, Hands
+from player.session import Session
 from player.view.panels import mixture_bars, responsible
+from player.view.sparing import Sparing
 
 
 def test_a_component_is_as_wide_as_its_weight_and_reaches_over_its_spread():
@@ -30,3 +34,22 @@ def test_the_component_that_gave_a_value_is_found():
     }
     assert responsible(expected, np.array([0.9])).tolist() == [1]
     assert responsible(expected, np.array([-0.4])).tolist() == [0]
+
+
+def test_what_is_computed_sparingly_is_of_the_present_where_time_stands_still(mortal_world):
+    session = Session(mortal_world, driver=Driver.HUMAN)
+    both = [Sparing(parity) for parity in (0, 1)]
+
+    def steps() -> list[int]:
+        session.tick(Hands(gas=1.0))
+        return [sparing.of(session, lambda: session.step) for sparing in both]
+
+    for _ in range(4):
+        steps()
+    assert sorted(steps()) == [4, 5]
+    session.do(Command.FORK)
+    assert steps() == [5, 5]
+    session.do(Command.FORK)
+    while not session.ended:
+        steps()
+    assert steps() == [session.step] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pygame
@@ -18,7 +19,7 @@ from player.recording import Recorder
 from player.session import Session, View
 from player.world import Source
 from wm_tf.data.episodes import read_episode
-from wm_tf.errors import UserError
+from wm_tf.errors import RunFailed, UserError
 
 RIGHT = Hands(steer=1.0)
 
@@ -26,18 +27,24 @@ RIGHT = Hands(steer=1.0)
 class Ring:
     """A real environment: the frame's red is where one has steered, its green is the time."""
 
-    def __init__(self, length: int = 1000) -> None:
+    def __init__(self, length: int = 1000, fails_at: int | None = None) -> None:
+        """`fails_at`: the step of the first episode that finds the engine dead, 0: its reset."""
         self.length = length
+        self.fails_at = fails_at
         self.resets = 0
         self.closed = False
 
     def reset(self, *, seed: int):
         self.resets += 1
+        if self.fails_at == 0:
+            raise RunFailed("the engine cannot start")
         self.steps, self.place = 0, float(seed % 50) + 100
         return self._frame(), {}
 
     def step(self, action: np.ndarray):
         self.steps += 1
+        if self.resets == 1 and self.steps == self.fails_at:
+            raise RunFailed("the engine ended")
         self.place += float(action[0])
         terminated = self.steps == self.length
         return self._frame(), 1.0, terminated, False, {"last_frame_repeated": terminated}
@@ -118,7 +125,7 @@ def test_rewinding_shows_stored_frames_and_driving_on_simulates_from_the_seed(wo
     np.testing.assert_array_equal(session.now.real.frame, frames[20])
     session.do(Command.STEP_BACK)
     session.do(Command.PAUSE)
-    drive(session, 1, Hands(steer=-1.0, analog=True))
+    drive(session, 1, Hands(steer=-1.0, analog=frozenset({"steer"})))
     assert session.now.real.step == 20
     assert session.now.real.frame[0, 0, 0] < frames[20][0, 0, 0]
 
@@ -304,3 +311,99 @@ def test_what_cannot_be_kept_is_said_and_the_dream_goes_on(app, tmp_path, keys):
     step = app.session.step
     app.turn()
     assert app.session.step == step + 1
+
+
+def repeats(world, recorder: Recorder, session: Session) -> bool:
+    """Whether what was recorded ends, driven again, in the session's present."""
+    moments = recording.repeatable(recorder.finish()[0])
+    again = Session(world)
+    again.replay(recording.of(moments, "car_racing", world.digest))
+    while again.scripted:
+        again.tick()
+    return np.array_equal(again.now.state.latent, session.now.state.latent)
+
+
+def test_a_latent_held_where_the_dream_was_synchronised_hides_not_that_it_was(world, ring):
+    session = make(world, ring, View.BOTH)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 5)
+    session.do(Command.SYNCHRONISE)
+    session.pin(4, 1.0)
+    drive(session, 5)
+    assert repeats(world, recorder, session)
+
+
+def test_a_latent_let_go_before_synchronising_does_not_come_back(world, ring):
+    session = make(world, ring, View.BOTH)
+    session.pin(3, 2.0)
+    session.unpin(3)
+    session.do(Command.SYNCHRONISE)
+    session.pin(4, 1.0)
+    assert session.now.state.latent[0, 3] == session.now.real.state.latent[0, 3]
+
+
+def test_a_recording_goes_on_where_synchronising_sets_the_count_of_steps_back(world):
+    """The real episode ended long before the recording began."""
+    session = make(world, Ring(length=4), View.BOTH)
+    drive(session, 12)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 6)
+    session.do(Command.SYNCHRONISE)
+    assert session.step == 4
+    drive(session, 20)
+    assert repeats(world, recorder, session)
+
+
+def test_an_episode_that_has_ended_gives_its_last_reward_once(world):
+    session = make(world, Ring(length=4), View.BOTH)
+    drive(session, 8)
+    total = session.now.total
+    while session.view is not View.REAL:
+        session.do(Command.NEXT_VIEW)
+    drive(session, 1)
+    assert session.ended
+    assert session.now.total == total
+
+
+def test_an_environment_that_fails_leaves_the_dream_and_can_be_wanted_again(world, make_app):
+    ring = Ring(fails_at=4)
+    app = make_app(world, lambda w: Session(w, make_real=lambda: RealWorld(w, ring)))
+    press(app, pygame.K_v, pygame.K_F2)
+    for _ in range(3):
+        app.turn()
+    assert app.session.view is View.DREAM
+    assert app.show.message == "the engine ended"
+    assert app.session.step == 4
+    assert app.session.now.real is None
+    press(app, pygame.K_COMMA)
+    press(app, pygame.K_v, pygame.K_SPACE)  # from the last real moment: simulated from the seed
+    assert app.session.view is View.REAL
+    assert app.session.now.real.step == 4
+    app.running = False
+    app.run()
+    (kept,) = Path("recordings").rglob("*.npz")
+    assert len(read_episode(kept, world.task).actions) == 4
+
+
+def test_an_environment_that_cannot_begin_leaves_the_dream_as_it_is(world, make_app):
+    ring = Ring(fails_at=0)
+    app = make_app(world, lambda w: Session(w, make_real=lambda: RealWorld(w, ring)))
+    for _ in range(5):
+        app.turn()
+    press(app, pygame.K_v)
+    assert app.session.view is View.DREAM
+    assert app.show.message == "the engine cannot start"
+    assert app.session.step == 6
+
+
+def test_what_ends_the_player_does_not_end_its_recording(world, ring, make_app, monkeypatch):
+    app = make_app(world)
+    press(app, pygame.K_F2)
+    for _ in range(5):
+        app.turn()
+    monkeypatch.setattr(app.session, "tick", lambda hands: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        app.run()
+    assert len(list(Path("recordings").glob("*.jsonl"))) == 1

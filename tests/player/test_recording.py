@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pygame
 import pytest
 
+from player import __main__ as entry
 from player import app as loop
 from player import options as command_line
 from player import play, recording
@@ -292,3 +295,77 @@ def test_export_is_this_player_without_a_display(tmp_path):
     assert options.task == "take_cover"
     assert (options.actions, options.gif) == (path, tmp_path / "a.gif")
     assert options.mp4 == tmp_path / "a.mp4"
+
+
+def test_every_player_adds_up_in_one_thread(monkeypatch):
+    """The window and the process that makes its films: a sum depends on the number of threads."""
+    found: dict[str, str] = {}
+    others = {"OMP_NUM_THREADS": "4", "TF_NUM_INTRAOP_THREADS": "4"}
+    monkeypatch.setattr(os, "environ", dict(os.environ) | others)
+    monkeypatch.setattr(sys, "argv", ["player", "--headless"])
+    monkeypatch.setattr(play, "main", lambda *_, **__: found.update(os.environ) or 0)
+    assert entry.main() == 0
+    assert {name: found[name] for name in others} == dict.fromkeys(others, "1")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_replay_says_whether_it_was_exact(world, tmp_path, make_app, capsys, exact):
+    session = Session(world, seed=7)
+    drive(session, 5)
+    kept = recording.of(session.history.moments, "car_racing", world.digest)
+    if not exact:
+        kept = replace(kept, last_latent="0" * 16)
+    path = tmp_path / "a.jsonl"
+    recording.write(path, kept)
+    status = play.main(["--headless", "--actions", str(path)], load=lambda models, task: world)
+    assert status == 0
+    expected = "" if exact else f"player: {path}: {recording.STRAYED}\n"
+    assert capsys.readouterr().err == expected
+    app = make_app(world)
+    app.session.replay(kept)
+    for _ in range(4):
+        app.turn()
+    assert app.show.message == ""
+    app.turn()
+    assert app.show.message == ("" if exact else recording.STRAYED)
+
+
+def test_a_latent_that_was_let_go_before_another_was_held_is_in_the_recording(world, tmp_path):
+    """All at one moment: its value stays in the latent until the next step."""
+    session = Session(world)
+    recorder = Recorder()
+    recorder.begin(session.history)
+    drive(session, 5)
+    session.pin(3, 2.0)
+    session.unpin(3)
+    session.pin(4, 1.0)
+    drive(session, 5)
+    assert list(session.pins) == [4]
+    path = tmp_path / "a.jsonl"
+    recording.write(path, recording.of(recorder.finish()[0], world.task.name, world.digest))
+    again = replayed(world, path)
+    np.testing.assert_array_equal(again.now.state.latent, session.now.state.latent)
+    assert not again.strayed
+
+
+def test_the_same_dream_of_a_replay_begins_where_the_recording_did(world, tmp_path):
+    recorded(world, tmp_path / "a.jsonl")
+    kept = recording.read(tmp_path / "a.jsonl", world.task, world.digest)
+    session = Session(world)
+    session.replay(kept)
+    drive(session, 4)
+    session.do(Command.BEGIN_SAME)
+    assert session.now.state is kept.start
+    session.do(Command.BEGIN_AGAIN)
+    np.testing.assert_array_equal(session.now.state.latent, kept.start.latent)
+    assert session.now.state.seed != kept.start.seed
+    session.do(Command.BEGIN_ELSEWHERE)
+    assert not np.array_equal(session.now.state.latent, kept.start.latent)
+
+
+def test_deep_nesting_is_damage(world, tmp_path):
+    path = tmp_path / "a.jsonl"
+    recorded(world, path)
+    path.write_bytes(path.read_bytes() + b"[" * 100_000)
+    with pytest.raises(DamagedFile, match=r"a\.jsonl"):
+        recording.read(path, world.task, world.digest)

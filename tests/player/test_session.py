@@ -14,7 +14,7 @@ from player.driving import HANDS_OFF, Driver, Hands
 from player.history import MEMORY_LIMIT, History, Moment
 from player.recording import Planned
 from player.session import Session
-from player.world import Source
+from player.world import REAL, Source
 from wm_tf.errors import UserError
 
 RIGHT = Hands(steer=1.0)
@@ -287,6 +287,9 @@ def test_history_forgets_the_oldest_when_its_memory_is_full(world):
         history.append(Moment(first.state, first.action, first.by_human, total=float(index)))
     assert len(history.moments) <= 20
     assert history.now.total == 99
+    assert history.number == 100
+    assert [moment.total for moment in history.since(98)] == [97, 98, 99]
+    assert history.since(5) == history.moments
 
 
 @pytest.mark.parametrize("task", ["car_racing", "take_cover"])
@@ -321,3 +324,21 @@ def test_ten_minutes_are_rewound_exactly(world):
         session.tick()
     assert session.now is last
     assert not session.history.has_future
+
+
+def test_the_same_dream_after_coming_back_is_that_of_the_kept_moment(world):
+    session = Session(world)
+    first = session.now.state.latent
+    session.do(Command.SAVE_STATE)
+    session.do(Command.BEGIN_IN_NOISE)
+    session.do(Command.LOAD_STATE)
+    session.do(Command.BEGIN_SAME)
+    np.testing.assert_array_equal(session.now.state.latent, first)
+    assert session.source is REAL
+
+
+def test_a_step_forward_is_driven_by_what_is_held(world):
+    session = Session(world, driver=Driver.HUMAN)
+    session.do(Command.STEP_FORWARD, RIGHT)
+    assert session.paused
+    assert session.now.action[0] > 0

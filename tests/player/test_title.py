@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pygame
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from player import app as loop
+from player import mouse as pointer
 from player import window
 from player.choice import Choice
 from player.driving import Driver
@@ -236,3 +238,75 @@ def test_a_script_is_not_driven_again_in_another_task(make_app, fake_world, tmp_
     press(app, "t"), press(app, "t"), loaded(app)
     assert app.task == "take_cover"
     assert not app.session.scripted
+
+
+def test_a_drag_does_not_go_on_after_the_title_screen(app):
+    press(app, "return", "l"), app.turn()
+    bar = pointer.bars(app._layout, app.session, app.show)[3]
+    down = {"pos": bar.center, "button": pygame.BUTTON_LEFT}
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, **down)), app.turn()
+    assert list(app.session.pins) == [3]
+    press(app, "t")
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONUP, **down)), app.turn()
+    press(app, "return"), app.turn()
+    pygame.event.post(pygame.event.Event(pygame.MOUSEMOTION, pos=bar.midtop)), app.turn()
+    assert not app.session.pins
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_another_task_is_chosen_while_the_models_load(fake_world, damaged):
+    window.open_window()
+    gate = threading.Event()
+
+    def load(task: str) -> World:
+        gate.wait(5)
+        if damaged and task == "take_cover":
+            raise UserError("take_cover/vision: damaged")
+        return fake_world(task_name=task)
+
+    app = loop.App(
+        Choice("car_racing", Driver.ASSIST), dict.fromkeys(TASKS, ALL), load,
+        lambda w, choice: Session(w), limits=loop.Limits(), real_time=False, title=True,
+    )  # fmt: skip
+    press(app, "t")
+    gate.set()
+    while app.session is None:
+        app.loading._thread.join()
+        app.turn()
+    shown = "car_racing" if damaged else "take_cover"
+    assert app.task == app.foyer.choice.task == app.session.world.task.name == shown
+    pygame.quit()
+
+
+def test_models_that_were_left_are_freed(make_app, fake_world):
+    """Though what TensorFlow makes of them refers to itself."""
+    loads: list[weakref.ref[World]] = []
+
+    def load(task: str) -> World:
+        world = fake_world(task_name=task)
+        world.itself = world
+        loads.append(weakref.ref(world))
+        return world
+
+    app = make_app(load("car_racing"), title=True, load=load, drivers=dict.fromkeys(TASKS, ALL))
+    for _ in range(2):
+        app.turn()
+        press(app, "t"), loaded(app)
+    assert app.session.world is loads[-1]()
+    assert [ref() is None for ref in loads[:-1]] == [True] * (len(loads) - 1)
+
+
+def test_a_script_is_not_driven_in_the_task_that_was_chosen_while_the_models_loaded(
+    fake_world, tmp_path
+):
+    from player import options as command_line
+    from player import play
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"action": [0, 1, 0]}\n')
+    options = command_line.parse(["--actions", str(path)])
+    choice = Choice("take_cover", Driver.HUMAN)
+    session = play._session(
+        options, fake_world(task_name="take_cover"), choice, play._script(options)
+    )
+    assert not session.scripted

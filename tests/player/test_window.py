@@ -9,7 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+import pygame
 import pytest
+
+from player import window
 
 _CODE = """
 import os, sys
@@ -104,3 +107,18 @@ heavy = {"gymnasium", "tensorflow", "tyro", "wm_tf"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=_environment(x_server))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's displays")
+def test_a_display_that_does_not_answer_is_no_display(monkeypatch, tmp_path):
+    """SDL would draw unseen, and the player would run until it is killed."""
+    for name in ("SDL_VIDEODRIVER", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":97")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # nor is there a Wayland of that name
+    pygame.display.quit()
+    try:
+        with pytest.raises(pygame.error, match="no display can be reached"):
+            window.open_window()
+    finally:
+        pygame.quit()
