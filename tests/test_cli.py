@@ -193,12 +193,20 @@ def test_a_stage_without_those_before_it_is_refused(
         capsys, arguments[0], "car_racing", "--run", run, *arguments[1:], "--preset", "smoke"
     )
     assert reason in message
+    assert not any(run.rglob("*"))  # no run was begun
+
+
+def test_a_folder_of_a_tasks_name_is_no_task() -> None:
+    command = cli._parse(["train-controller", "--run", "car_racing", "take_cover"])
+    assert isinstance(command, cli.TrainController)
+    assert command.hyper == preset("take_cover", "desktop").round(0).controller
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (("train-vision", "car_racing", "--round", "1"), "--epochs: expected at least 1, got 0"),
+        (("train-memory", "car_racing", "--epochs", "0"), "--epochs: expected at least 1, got 0"),
         (
             ("train-controller", "car_racing", "--fresh", "--init", "saved_models"),
             "--fresh begins with zeros, --init with a controller",
@@ -213,7 +221,7 @@ def test_what_would_do_nothing_is_refused(
 
 
 def test_a_run_of_another_task_is_refused(capsys: Capture, run: Path) -> None:
-    Run.open(run, preset("take_cover", "smoke"))
+    Run.open(run, preset("take_cover", "smoke")).begin()
     message = refused_in_a_line(capsys, "collect", "car_racing", "--run", run)
     assert "a run of task 'take_cover', expected 'car_racing'" in message
 

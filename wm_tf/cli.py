@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +40,8 @@ from wm_tf.runtime import import_tensorflow
 if TYPE_CHECKING:
     from wm_tf.pipeline.run import Run
 
+_LONGEST = 1e9
+"""Seconds that every system can wait for."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the number of SIGINT."""
 
@@ -98,8 +99,11 @@ class _Playing:
         """The executor that the flags ask for."""
         if self.workers < 1:
             raise UserError(f"--workers: expected at least 1, got {self.workers}")
-        if not 0 < self.timeout < math.inf:
-            raise UserError(f"--timeout: expected a number of seconds above 0, got {self.timeout}")
+        if not 0 < self.timeout <= _LONGEST:
+            raise UserError(
+                f"--timeout: expected a number of seconds above 0 and up to {_LONGEST:.0e}, "
+                f"got {self.timeout}"
+            )
         if (self.executor == "dask") != (self.scheduler is not None):
             raise UserError("--executor dask and --scheduler ADDRESS: expected both or neither")
         if self.scheduler is None:
@@ -180,6 +184,8 @@ class TrainMemory(_Fitting):
         from wm_tf.pipeline.exports import export_round
         from wm_tf.pipeline.stages import memory_round
 
+        if self.hyper.epochs == 0:
+            raise UserError("--epochs: expected at least 1, got 0")
         run = self.open()
         _show(memory_round(run, self.round, self.hyper, self.devices))
         export_round(run, self.round, last_parameters(run, self.round, "dream"))
@@ -590,7 +596,8 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--preset", default="desktop")
     parser.add_argument("--round", type=int, default=0)
-    parser.add_argument("--env")
+    for flag in ("--env", "--run", "--init", "--scheduler"):  # whose value may be a task's name
+        parser.add_argument(flag)
     try:
         known, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:

@@ -182,7 +182,7 @@ def dask(address: str, timeout: float | None = None) -> Iterator[RemoteExecutor]
 
     try:
         client = Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # which depends on the kind of address
         raise UserError(f"--scheduler: no Dask scheduler answers at {address} ({error})") from None
     with client:
         try:

@@ -17,10 +17,11 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ def stamp(path: Path) -> str:
         raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def beside(path: Path, name: str) -> Path:
+    """A file of that name for while `path` is written, which `remove_leftovers` knows."""
+    return path.with_name(f".{path.name}.{name}{_TEMPORARY}")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     Raises:
       RunFailed: the file cannot be written (disk full, no permission); the old one is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    temporary = beside(path, uuid.uuid4().hex)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -122,15 +128,46 @@ def append_line(path: Path, line: str) -> None:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keeps others who ask for it out of a folder. (Windows and some file systems cannot.)
+
+    The system lets the next one in when a process is killed.
+
+    Args:
+      folder: which exists.
+      wait: until the one who is in has left.
+
+    Raises:
+      BlockingIOError: somebody is in, and `wait` is False.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that killed writers left below `folder`.
 
     They do no harm but fill the disk. A young one may be of a writer that is at work.
     """
-    for temporary in folder.rglob(f".*{_TEMPORARY}"):
-        with contextlib.suppress(OSError):  # its writer has just renamed or removed it
+    with contextlib.suppress(OSError):  # somebody has just renamed or removed what is looked at
+        for temporary in folder.rglob(f".*{_TEMPORARY}"):
             if time.time() - temporary.stat().st_mtime > _WRITING:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -59,6 +59,17 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
             np.testing.assert_array_equal(weight, expected)
 
 
+def test_dreams_have_the_temperature_in_which_their_controller_was_evolved(run: Run) -> None:
+    assert exported_temperature(run, 0) == 1.0  # as published
+    run.stage("controller", 1, {"temperature": 1.7}, lambda: ([], {}), goal=1)
+    assert exported_temperature(run, 1) == 1.7
+
+
+def exported_temperature(run: Run, round_index: int) -> float:
+    export_round(run, round_index, np.ones(867))
+    return manifest.read(run.exports / "car_racing", "car_racing")["temperature"]
+
+
 def test_what_was_imported_twice_has_gone_on_all_the_same(run: Run, tmp_path: Path) -> None:
     export_round(run, 0, np.ones(867))
     again = Run.open(tmp_path / "again", preset("car_racing", "smoke"))

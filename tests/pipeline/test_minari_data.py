@@ -19,6 +19,7 @@ from wm_tf.data.episodes import (
     read_episode,
     write_episode,
 )
+from wm_tf.errors import UserError
 
 minari = pytest.importorskip("minari")
 minari_data = pytest.importorskip("wm_tf.pipeline.minari_data")
@@ -113,6 +114,22 @@ def test_an_import_that_is_interrupted_leaves_nothing(
     minari_data.export_data(tmp_path / "run", task, tmp_path / "again-v0")
     assert minari_data.import_data(tmp_path / "again-v0", task, folder) == 3
     assert len(episode_paths(folder)) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_a_damaged_data_set_of_somebody_else_is_bad_input(tmp_path: Path, damage: str) -> None:
+    """Without our checksums it is HDF5 that finds it, at the beginning or on the way."""
+    task = get_task("car_racing")
+    write_run(tmp_path / "run", task)
+    data = minari_data.export_data(tmp_path / "run", task, tmp_path / "set-v0")
+    (data / "manifest.json").unlink()
+    file = data / "data" / "main_data.hdf5"
+    content = bytearray(file.read_bytes())
+    content[800:] = b"" if damage == "cut" else bytes(len(content) - 800)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="set-v0: not a Minari data set that can be read"):
+        minari_data.import_data(data, task, tmp_path / "new" / "rollouts" / "00")
+    assert not list((tmp_path / "new").rglob("episode-*"))
 
 
 def test_a_data_set_of_somebody_else_is_imported(

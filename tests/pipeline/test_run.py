@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,12 @@ from wm_tf.data.episodes import (
     FIRST_DRIVEN,
     Episode,
     episode_path,
+    mark_imported,
     read_episode,
     write_episode,
 )
 from wm_tf.errors import DamagedFile, RunFailed, UserError
-from wm_tf.pipeline.checkpoints import networks
+from wm_tf.pipeline.checkpoints import member_rounds, networks
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
@@ -95,6 +97,32 @@ def test_other_inputs_begin_anew(run: Run, work: Work) -> None:
     assert stage(run, work, inputs=2)["count"] == 2
     assert work.went_on == [False, False]  # the part of other inputs was removed
     assert stage(run, work, inputs=1)["count"] == 3
+
+
+def test_work_that_is_refused_leaves_everything_as_it_was(run: Run, work: Work) -> None:
+    def refuse() -> tuple[list[Path], dict[str, Any]]:
+        raise UserError("--devices: expected 1")
+
+    with pytest.raises(UserError, match="--devices"):
+        run.stage("train", 0, {"inputs": 1}, refuse, goal=1, partial=[work.path])
+    assert [path for path in run.folder.rglob("*") if path.is_file()] == []  # not even begun
+    stage(run, work)
+    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    for inputs, goal in ((2, 1), (1, 5)):
+        with pytest.raises(UserError, match="--devices"):
+            run.stage("train", 0, {"inputs": inputs}, refuse, goal=goal, partial=[work.path])
+        assert files == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
+    assert stage(run, work)["count"] == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
+def test_one_command_at_a_time_is_at_work_on_a_run(run: Run, work: Work) -> None:
+    with (
+        storage.only_writer(run.folder),
+        pytest.raises(UserError, match=f"{run.folder}: another command is at work on this run"),
+    ):
+        stage(run, work)
+    assert stage(run, work)["count"] == 1
 
 
 def test_another_goal_goes_on(run: Run, work: Work) -> None:
@@ -205,12 +233,18 @@ def test_a_foreign_record_is_named(run: Run, work: Work, key: str, value: object
 def test_networks_that_are_damaged_or_foreign_are_not_other_ones(run: Run) -> None:
     held = {"kind": "checkpoint", "task": "car_racing"}
     vision, memory = (run.checkpoint(model, 0) for model in ("vision", "memory"))
-    for path in (vision, memory):
-        storage.write_npz(path, {"weight": np.ones(100)}, held)
-    stamps = {
-        model: storage.stamp(path) for model, path in (("vision", vision), ("memory", memory))
-    }
+    storage.write_npz(vision, {"weight": np.zeros(100)}, held)
+    stamps = {"vision": storage.stamp(vision)}
+    with pytest.raises(UserError, match="no checkpoint of the memory model"):
+        member_rounds(run, 0, 1)
+    storage.write_npz(memory, {"weight": np.ones(100)}, held)
+    stamps["memory"] = storage.stamp(memory)
     assert networks(run, 0) == stamps
+    run.stage("memory", 0, {"vision": stamps["vision"]}, lambda: ([memory], {}), goal=1)
+    assert networks(run, 0) == stamps
+    storage.write_npz(run.checkpoint("vision", 1), {"weight": np.ones(100)}, held)
+    with pytest.raises(UserError, match="M of round 0 was trained on what another V sees; train-m"):
+        networks(run, 1)
     whole = memory.read_bytes()
     memory.write_bytes(whole[:-1])
     with pytest.raises(DamagedFile, match=r"memory-00.npz: damaged"):
@@ -234,6 +268,7 @@ def test_a_damaged_vision_is_not_another_one_for_the_memory(run: Run) -> None:
 
 
 def test_a_folder_belongs_to_one_task(run: Run) -> None:
+    run.begin()
     held = storage.read_json(run.folder / "config.json")
     assert (held["task"], held["preset"], held["seed"]) == ("car_racing", "smoke", 4)
     Run.open(run.folder, preset("car_racing", "smoke", seed=4))
@@ -242,6 +277,8 @@ def test_a_folder_belongs_to_one_task(run: Run) -> None:
     (run.folder / "config.json").write_text("{}")
     with pytest.raises(DamagedFile, match=r"config.json: damaged"):
         Run.open(run.folder, run.config)
+    with pytest.raises(UserError, match="--run: expected a folder, got"):
+        Run.open(run.folder / "config.json", run.config)
 
 
 def test_the_last_checkpoint_is_of_the_round_or_one_before(run: Run) -> None:
@@ -255,6 +292,8 @@ def test_the_last_checkpoint_is_of_the_round_or_one_before(run: Run) -> None:
     found = [run.last_checkpoint("vision", index) for index in range(4)]
     assert found == [first, first, second, second]
     assert run.last_checkpoint("memory", 3) is None
+    first.with_name("vision-00-backup.npz").touch()  # somebody's
+    assert run.rounds() == 3
 
 
 def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
@@ -285,8 +324,22 @@ def test_an_older_record_does_not_name_what_was_added_since(run: Run, work: Work
     assert len(work.went_on) == 2
 
 
+def test_imported_episodes_are_kept(run: Run) -> None:
+    task, folder = get_task("car_racing"), run.rollouts(0)
+    for index in range(2):
+        write_episode(episode_path(folder, index), still_episode([1.0]), task)
+    mark_imported(folder, 2)
+    with ThreadPoolExecutor(1) as executor:
+        for patience in (1, 2):
+            config = CollectConfig(episodes=3, patience=patience)
+            collect_round(run, executor, 0, config)
+    seeds = [read_episode(episode_path(folder, index), task).seed for index in range(3)]
+    assert seeds[:2] == [7, 7]
+    assert seeds[2] != 7
+
+
 def test_episodes_that_others_made_are_kept(run: Run) -> None:
-    """Imported ones have no record of a collection; a person's are numbered apart."""
+    """Those from before a collection has a record; a person's are numbered apart."""
     task = get_task("car_racing")
     paths = [episode_path(run.rollouts(0), index) for index in (0, FIRST_DRIVEN)]
     episode = Episode(

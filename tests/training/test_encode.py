@@ -50,6 +50,16 @@ def test_frames_are_encoded_whatever_their_number(vision: Vision) -> None:
         np.testing.assert_allclose(log_variance[part], expected[1], rtol=1e-4, atol=1e-5)
 
 
+def test_another_episode_in_the_same_place_is_encoded(
+    vision: Vision, episodes: list[Path], tmp_path: Path
+) -> None:
+    encoded = [tmp_path / "latents" / "episode-000000.npz"]
+    for path in episodes[1:]:
+        path.rename(episodes[0])
+        encode_episodes(vision, episodes[:1], encoded, TASK)
+    assert read_latents(encoded[0], TASK).steps == 5
+
+
 def test_episodes_are_encoded_once_for_each_v(
     vision: Vision, episodes: list[Path], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ class Episode:
 
 FIRST_DRIVEN = 900_000
 """Index of the first episode that a person drove; collected ones count from 0."""
+_IMPORTED = "imported.json"
 
 
 def episode_path(folder: Path, index: int) -> Path:
@@ -107,6 +108,17 @@ def read_rewards(path: Path) -> np.ndarray:
     return storage.read_array(path, "rewards")
 
 
+def mark_imported(folder: Path, count: int) -> None:
+    """Notes that a round's first `count` episodes are no collection's."""
+    storage.write_json(folder / _IMPORTED, {"episodes": count})
+
+
+def imported_episodes(folder: Path) -> int:
+    """How many of a round's episodes are imported: its first ones."""
+    path = folder / _IMPORTED
+    return int(storage.read_json(path)["episodes"]) if path.exists() else 0
+
+
 def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = False) -> list[Path]:
     """The paths, after comparing every file with its checksum.
 
@@ -118,6 +130,7 @@ def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = Fals
     Raises:
       DamagedFile: the first file that is damaged or of another task or format version, unless
         `skip_corrupt`.
+      UserError: all of them are.
     """
     good, bad = [], []
     for path in paths:
@@ -130,6 +143,8 @@ def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = Fals
             bad.append(error)
     if bad:
         print(f"skipped {len(bad)} damaged episodes, the first: {bad[0]}", file=sys.stderr)
+        if not good:
+            raise UserError("no episode is left; all of them are damaged")
     return good
 
 

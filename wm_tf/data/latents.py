@@ -29,6 +29,7 @@ class LatentEpisode:
     terminated: bool
     last_frame_repeated: bool
     vision: str  # checksum of the weights of V that encoded it
+    source: str = ""  # checksum of the episode's file; the first ones did not say
 
     @property
     def steps(self) -> int:
@@ -36,12 +37,12 @@ class LatentEpisode:
 
 
 def from_episode(
-    episode: Episode, mean: np.ndarray, log_variance: np.ndarray, vision: str
+    episode: Episode, mean: np.ndarray, log_variance: np.ndarray, vision: str, source: str = ""
 ) -> LatentEpisode:
     """Puts the moments of an episode's frames in their place."""
     return LatentEpisode(
         mean, log_variance, episode.actions, episode.rewards, episode.terminated,
-        episode.last_frame_repeated, vision,
+        episode.last_frame_repeated, vision, source,
     )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def write_latents(path: Path, episode: LatentEpisode, task: Task) -> None:
         "terminated": episode.terminated,
         "last_frame_repeated": episode.last_frame_repeated,
         "vision": episode.vision,
+        "source": episode.source,
     }
     arrays = {
         name: getattr(episode, name) for name in ("mean", "log_variance", "actions", "rewards")
@@ -68,5 +70,6 @@ def read_latents(path: Path, task: Task) -> LatentEpisode:
     content: dict[str, Any] = {
         **arrays,
         **{name: metadata[name] for name in ("terminated", "last_frame_repeated", "vision")},
+        "source": metadata.get("source", ""),
     }
     return LatentEpisode(**content)

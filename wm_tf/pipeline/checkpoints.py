@@ -74,7 +74,7 @@ def controllers(run: Run) -> list[Evolved]:
 
                 arrays, metadata = read_state(path, run.config.task)
                 made_for = metadata["facts"].get("networks")  # imported ones came with theirs
-                if made_for is not None and made_for != networks(run, round_index):
+                if made_for is not None and made_for != _stamps(run, round_index):
                     continue
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
                 if made_for is not None and not tried:
@@ -114,7 +114,21 @@ def networks(run: Run, round_index: int) -> Values:
 
     Raises:
       DamagedFile: the checkpoint of one is damaged or foreign, which does not make it another one.
+      UserError: M was trained on what another V sees.
     """
+    stamps = _stamps(run, round_index)
+    made = int(run.required_checkpoint("memory", round_index).stem.rsplit("-", 1)[1])
+    record = run.record("memory", made)
+    seen_by = None if record is None else record["inputs"].get("vision")  # imported ones fit
+    if seen_by is not None and seen_by != stamps["vision"]:
+        raise UserError(
+            f"{run.folder}: M of round {made} was trained on what another V sees; "
+            f"train-memory --round {round_index} trains one on this V"
+        )
+    return stamps
+
+
+def _stamps(run: Run, round_index: int) -> Values:
     return {
         model: storage.stamp(checked_checkpoint(run, model, round_index))
         for model in ("vision", "memory")
@@ -140,9 +154,10 @@ def member_rounds(run: Run, round_index: int, count: int) -> list[int]:
       count: how many.
 
     Raises:
-      UserError: there are fewer.
+      UserError: there are fewer, or no V or M at all.
     """
     vision = run.required_checkpoint("vision", round_index)
+    run.required_checkpoint("memory", round_index)
     *earlier, last = (
         index for index in range(round_index + 1) if run.checkpoint("memory", index).exists()
     )

@@ -194,16 +194,10 @@ def _export(
     task = run.config.task
     memory = load_memory(run, round_index)
     training, inputs = _history(run, round_index)
-    evolved = run.stage_record(CONTROLLER_STAGES["dream"], round_index)
-    temperature = run.config.round(round_index).controller.temperature
-    if evolved is not None:
-        temperature = evolved["inputs"].get("temperature", temperature)
-    if _has_imported_memory(run, round_index):
-        temperature = imported_manifest(run)["temperature"]
     facts = manifest.Facts(
         environment=task_module(task.name).ENVIRONMENT,
         end=end_rule(run, round_index),
-        temperature=temperature,
+        temperature=_temperature(run, round_index),
         preset=run.config.preset,
         config={"sources": _sources(run, round_index, controller), "stages": inputs},
         training=training,
@@ -226,7 +220,18 @@ def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Value
         "memory": storage.stamp(run.required_checkpoint("memory", round_index)),
         "controller": None if controller is None else array_digest(controller),
         "end": end_rule(run, round_index).as_dict(),
+        "temperature": _temperature(run, round_index),
     }
+
+
+def _temperature(run: Run, round_index: int) -> float:
+    """That of the dreams in which the round's controller was evolved, or would be."""
+    evolved = run.stage_record(CONTROLLER_STAGES["dream"], round_index)
+    if evolved is not None and "temperature" in evolved["inputs"]:  # not imported
+        return evolved["inputs"]["temperature"]
+    if _has_imported_memory(run, round_index):
+        return imported_manifest(run)["temperature"]
+    return run.config.round(round_index).controller.temperature
 
 
 def _has_imported_memory(run: Run, round_index: int) -> bool:

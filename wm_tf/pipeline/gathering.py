@@ -10,7 +10,7 @@ import numpy as np
 
 from wm_tf.collect import collect
 from wm_tf.config import CollectConfig
-from wm_tf.data.episodes import FIRST_DRIVEN, episode_path, read_rewards
+from wm_tf.data.episodes import FIRST_DRIVEN, episode_path, imported_episodes, read_rewards
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import last_controller, networks
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
@@ -85,10 +85,12 @@ def _collected(run: Run, round_index: int) -> list[Path]:
     if run.record("collect", round_index) is None:
         return []
     folder, latents = run.rollouts(round_index), run.latents(round_index)
-    driven = episode_path(folder, FIRST_DRIVEN).name
+    first, driven = (
+        episode_path(folder, index).name for index in (imported_episodes(folder), FIRST_DRIVEN)
+    )
     return [
         path
         for place in (folder, latents)
         for path in place.glob("episode-*.npz")
-        if path.name < driven
+        if first <= path.name < driven
     ]

@@ -36,6 +36,7 @@ def import_models(run: Run, models: Path) -> None:
     starts = InitialLatents.read(folder, task)
     inputs = {"imported": manifest.checksum(folder)}
     _check_free(run, inputs)
+    run.begin()
 
     vision, memory = make_vision(task, stages.vision, seed), make_memory(task, stages.memory, seed)
     end = EndRule.of(published)

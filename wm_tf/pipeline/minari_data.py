@@ -12,7 +12,8 @@ environment variable MINARI_DATASETS_PATH names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from minari.dataset.minari_storage import MinariStorage
 
 from wm_tf.agent import action_range
 from wm_tf.config import FRAME_SIZE, Task
-from wm_tf.data.episodes import Episode, episode_path, intact_episodes, read_episode, write_episode
+from wm_tf.data.episodes import (
+    Episode,
+    episode_path,
+    intact_episodes,
+    mark_imported,
+    read_episode,
+    write_episode,
+)
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.progress import Progress
 from wm_tf.serving import manifest
@@ -90,20 +98,28 @@ def import_data(data: Path, task: Task, folder: Path) -> int:
     if any(folder.glob("episode-*.npz")):
         raise UserError(f"{folder}: holds episodes already")
     _check_files(data, task)
-    try:
+    with _reading(data):
         dataset = MinariDataset(data / "data")
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{data}: not a Minari data set that can be read ({error})") from None
-    metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
-    with (
-        replacing(folder) as aside,
-        Progress("import-data", len(dataset), "episodes") as progress,
-    ):
-        for index, (content, facts) in enumerate(zip(dataset, metadata, strict=True)):
+        count = len(dataset)
+        metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
+        contents = iter(dataset)
+    with replacing(folder) as aside, Progress("import-data", count, "episodes") as progress:
+        for index, facts in enumerate(metadata):
+            with _reading(data):
+                content = next(contents)
             episode = _episode(data, index, content, facts, task)
             write_episode(episode_path(aside, index), episode, task)
             progress.advance(1)
-    return len(dataset)
+        mark_imported(aside, count)
+    return count
+
+
+@contextlib.contextmanager
+def _reading(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a damaged HDF5 file can raise anything
+        raise UserError(f"{data}: not a Minari data set that can be read ({error})") from None
 
 
 def _new_storage(folder: Path, name: str, task: Task) -> MinariStorage:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,28 +52,30 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: Config, skip_corrupt: bool = False) -> Run:
-        """Opens or begins a run.
+        """Opens a run. One that is not there begins with its first stage.
 
         Raises:
-          UserError: the folder belongs to a run of another task.
+          UserError: the folder belongs to a run of another task, or is no folder.
           DamagedFile: its config.json is damaged.
         """
-        content = {
-            "format_version": FORMAT_VERSION,
-            "task": config.task.name,
-            "preset": config.preset,
-            "seed": config.seed,
-        }
-        path, held = folder / _CONFIG, begun_with(folder)
-        for key in ("format_version", "task"):
-            if held and held.get(key) != content[key]:
+        if os.path.exists(folder) and not folder.is_dir():
+            raise UserError(f"--run: expected a folder, got {folder}")
+        run, held = cls(folder, config, skip_corrupt), begun_with(folder)
+        for key, expected in run._kind.items():
+            if held and held.get(key) != expected:
                 raise UserError(
-                    f"{path}: a run of {key} {held.get(key)!r}, expected {content[key]!r}"
+                    f"{folder / _CONFIG}: a run of {key} {held.get(key)!r}, expected {expected!r}"
                 )
         storage.remove_leftovers(folder)
-        if not held:
-            storage.write_json(path, content)
-        return cls(folder, config, skip_corrupt)
+        return run
+
+    def begin(self) -> bool:
+        """Writes what the run is begun with, unless that was done; returns whether it was not."""
+        if begun_with(self.folder):
+            return False
+        begun = {"preset": self.config.preset, "seed": self.config.seed}
+        storage.write_json(self.folder / _CONFIG, {**self._kind, **begun})
+        return True
 
     def check_begun_alike(self) -> None:
         """Raises UserError if the run was begun with another preset or seed.
@@ -110,8 +113,9 @@ class Run:
 
     def rounds(self) -> int:
         """How many rounds have left a checkpoint."""
-        paths = (self.folder / "checkpoints").glob("*-*.npz")
-        return 1 + max((int(path.stem.rsplit("-", 1)[1]) for path in paths), default=-1)
+        names = (path.stem for path in (self.folder / "checkpoints").glob("*-*.npz"))
+        rounds = (name.rsplit("-", 1)[1] for name in names)
+        return 1 + max((int(number) for number in rounds if number.isdecimal()), default=-1)
 
     def last_checkpoint(self, model: str, round_index: int) -> Path | None:
         """The model's checkpoint of that round or, where there is none, of the last one before."""
@@ -162,39 +166,71 @@ class Run:
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
             and another goal goes on from where it is.
           partial: files that an interrupted stage leaves to go on from; removed if they are of
-            other inputs.
+            other inputs, unless `work` then raises UserError.
 
         Returns:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
 
         Raises:
-          UserError: the result was adopted from elsewhere.
+          UserError: the result was adopted from elsewhere; another process runs a stage of this
+            run; or `work` raised it, which leaves everything as it was.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as alone:
+            try:
+                alone.enter_context(storage.only_writer(self.folder, wait=False))
+            except BlockingIOError:
+                raise UserError(f"{self.folder}: another command is at work on this run") from None
+            return self._stage(name, round_index, inputs, work, goal, partial)
+
+    def _stage(
+        self,
+        name: str,
+        round_index: int,
+        inputs: Mapping[str, Any],
+        work: Callable[[], tuple[Sequence[Path], Values]],
+        goal: int,
+        partial: Sequence[Path],
+    ) -> Values:
         if self.adopted(name, round_index):
             raise UserError(
                 f"{self.folder}: {name} of round {round_index} was imported; "
                 f"--round {round_index + 1} goes on from it"
             )
         path = self._record_path(name, round_index)
-        record = self.record(name, round_index)
+        begins = self.begin()
+        before = record = self.record(name, round_index)
+        aside: dict[Path, Path] = {}
         if record is None or completed(record["inputs"], inputs) != dict(inputs):
-            for file in partial:
-                file.unlink(missing_ok=True)
+            aside = {file: storage.beside(file, "before") for file in partial}
+            _rename(aside)
             begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
             record = {**self._kind, **begun}
             storage.write_json(path, record)
         if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
             if record["done"]:  # until it is again, whatever ends this process
-                record["done"] = False
+                record = {**record, "done": False}
                 storage.write_json(path, record)
             start = time.monotonic()
             try:
                 files, result = work()
+            except UserError:
+                _rename({there: file for file, there in aside.items()})
+                if before is None:
+                    path.unlink()
+                else:
+                    storage.write_json(path, before)
+                if begins:
+                    (self.folder / _CONFIG).unlink()
+                raise
             except BaseException:
                 record["seconds"] += time.monotonic() - start
                 with contextlib.suppress(RunFailed):  # what ended the work is what counts
                     storage.write_json(path, {**record, "done": False})
                 raise
+            finally:
+                for file in aside.values():
+                    file.unlink(missing_ok=True)
             spent = record["seconds"] + time.monotonic() - start
             record |= {
                 "done": True,
@@ -218,6 +254,7 @@ class Run:
         seconds: float,
     ) -> None:
         """Records a stage as done whose file was made elsewhere, in so many seconds."""
+        self.begin()
         record = {
             **self._kind,
             "adopted": True,
@@ -284,7 +321,14 @@ def begun_with(folder: Path) -> Values:
       DamagedFile: it is damaged.
     """
     path = folder / _CONFIG
-    return storage.read_json(path) if path.exists() else {}
+    return storage.read_json(path) if os.path.exists(path) else {}
+
+
+def _rename(files: Mapping[Path, Path]) -> None:
+    """Gives files other names, those that are there."""
+    for file, name in files.items():
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(file, name)
 
 
 def identity(config: Any, goal: str) -> Values:

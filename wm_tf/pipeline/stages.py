@@ -63,8 +63,9 @@ def vision_round(run: Run, round_index: int, config: VisionConfig, devices: int 
 def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int = 1) -> Values:
     """Trains M on all episodes so far, going on from the round before."""
     task, seed = run.config.task, run.config.seed
+    episodes, vision = run.episodes(round_index), checked_checkpoint(run, "vision", round_index)
     # Not by their latents: those are of the last V that encoded them, perhaps of a later round's.
-    seen = [*run.episodes(round_index), checked_checkpoint(run, "vision", round_index)]
+    seen = [*episodes, vision]
 
     def train(places: Places, epochs: int) -> Values:
         latents = encode_rounds(run, round_index)
@@ -81,7 +82,8 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         figures = measure_memory(memory, held_out_part(latents), task, config.done_positive_weight)
         return {**figures, "seconds": seconds}
 
-    return _training_stage(run, "memory", round_index, config, seen, train)
+    inputs = {"vision": storage.stamp(vision)}
+    return _training_stage(run, "memory", round_index, config, seen, train, inputs)
 
 
 def controller_round(
@@ -198,6 +200,7 @@ def _training_stage(
     config: VisionConfig | MemoryConfig,
     data: Sequence[Path],
     train: Callable[[Places, int], Values],
+    inputs: Values | None = None,
 ) -> Values:
     """A stage that trains a model on `data`, on from its checkpoint of the rounds before.
 
@@ -205,12 +208,14 @@ def _training_stage(
       data: the files that it learns from.
       train: trains up to a number of epochs in total, and returns held-out figures and the
         ``seconds`` of training, those of the rounds before included.
+      inputs: what else its record shall name.
     """
     start = run.last_checkpoint(model, round_index - 1)
     before = {"epochs": 0, "seconds": 0.0} if start is None else checkpoint.facts(start)
     path = run.checkpoint(model, round_index)
     places = Places(path, run.logs(model, round_index), start)
     inputs = {
+        **(inputs or {}),
         **identity(config, "epochs"),
         "data": hashlib.sha256("".join(map(storage.stamp, data)).encode()).hexdigest(),
         "seed": run.config.seed,

@@ -41,7 +41,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     aside = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(place.parent):
+        with storage.only_writer(place.parent):
             try:
                 _recover(place)
                 aside.mkdir()
@@ -95,7 +95,7 @@ def renew(
     """
     with contextlib.suppress(OSError):  # then it is not found, which is told
         place = (Path(models) / task).resolve()
-        with _turn(place.parent):
+        with storage.only_writer(place.parent):
             _recover(place)
     folder = manifest.find_models(models, task)
     with replacing(folder) as aside:
@@ -110,26 +110,6 @@ def renew(
         describe(aside, described, assets or {})
     tensorflow_serving.write_config(folder.parent)
     return folder
-
-
-@contextmanager
-def _turn(parent: Path) -> Iterator[None]:
-    """Waits until no other writer of a folder in `parent` is left. (Windows cannot tell.)
-
-    The system ends the turn of a process that is killed.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _recover(folder: Path) -> None:

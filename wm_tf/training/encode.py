@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from wm_tf import storage
 from wm_tf.config import Task
 from wm_tf.data.episodes import read_episode
 from wm_tf.data.latents import from_episode, read_latents, write_latents
@@ -30,7 +31,7 @@ def encode_frames(vision: Vision, frames: np.ndarray) -> tuple[np.ndarray, np.nd
 def encode_episodes(
     vision: Vision, episodes: Sequence[Path], encoded: Sequence[Path], task: Task
 ) -> None:
-    """Writes the latents of the episodes that are not yet encoded by these weights of V.
+    """Writes the latents of the episodes that these weights of V have not encoded yet.
 
     Args:
       vision: V.
@@ -43,17 +44,21 @@ def encode_episodes(
     """
     name = checkpoint.digest(vision)
     pairs = zip(episodes, encoded, strict=True)
-    missing = [pair for pair in pairs if not _is_encoded(pair[1], task, name)]
+    missing = [pair for pair in pairs if not _is_encoded(*pair, task, name)]
     with Progress("encode", len(episodes), "episodes", done=len(episodes) - len(missing)) as bar:
         for source, target in missing:
             episode = read_episode(source, task)
             mean, log_variance = encode_frames(vision, episode.frames)
-            write_latents(target, from_episode(episode, mean, log_variance, name), task)
+            latents = from_episode(episode, mean, log_variance, name, storage.stamp(source))
+            write_latents(target, latents, task)
             bar.advance()
 
 
-def _is_encoded(path: Path, task: Task, vision: str) -> bool:
-    return path.exists() and read_latents(path, task).vision == vision
+def _is_encoded(episode: Path, encoded: Path, task: Task, vision: str) -> bool:
+    if not encoded.exists():
+        return False
+    latents = read_latents(encoded, task)
+    return (latents.vision, latents.source) == (vision, storage.stamp(episode))
 
 
 _COMPILED: dict[int, tf.types.experimental.PolymorphicFunction] = {}
