@@ -55,6 +55,20 @@ def test_figures_stay_until_they_are_replaced(now):
     ]
 
 
+def test_a_total_that_is_known_after_the_first_epoch(now):
+    log = io.StringIO()
+    with Progress("train-vision", stream=log) as shown:
+        now.seconds += 10
+        shown.advance(50)
+        shown.expect(150)
+        now.seconds += 10
+        shown.advance(50)
+    assert lines(log)[1:3] == [
+        "train-vision: 50 steps, 5.0/s, 0:10",
+        "train-vision: 100/150 steps, 5.0/s, 0:10 left",
+    ]
+
+
 def test_a_total_that_is_not_known(now):
     log = io.StringIO()
     with Progress("serve", unit="requests", stream=log) as shown:

@@ -72,6 +72,12 @@ class Progress:
         if time.monotonic() - self._last_shown >= interval:
             self._show()
 
+    def expect(self, total: int) -> None:
+        """There are so many units to do in all."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

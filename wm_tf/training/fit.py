@@ -95,6 +95,7 @@ def fit(
             _fit_epoch(model, batches(epoch), epoch, watch)
             if not watch.steps:
                 raise UserError(f"{name}: there is less data to train on than one batch")
+            progress.expect(watch.steps * (epochs - done))  # as in the epochs that follow
             _check_finite(model, epoch, kept)
             seconds += time.monotonic() - began
             state = {**facts, "epochs": epoch + 1, "seconds": seconds}
