@@ -203,8 +203,8 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("rollouts", "workers", "size"),
     [
-        (1024, 1, 94),
-        (200, 2, 50),
+        (1024, 1, 47),
+        (200, 2, 34),
         (96, 2, 48),
         (1024, 64, 16),
         (1024, 100, 11),

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 ROWS = 16
 """Rows in a network's batch: rollouts that are played at the same time."""
-ROLLOUTS = 96
-"""Rollouts in a chunk, at most: what a worker that dies has to play again. With fewer the rows are
-empty for longer at a chunk's end."""
+ROLLOUTS = 48
+"""Rollouts in a chunk, at most: what a worker that dies has to play again, and what progress is
+counted in. With fewer the rows at the end of a chunk are empty for longer."""
 
 
 @dataclass(frozen=True)

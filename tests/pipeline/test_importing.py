@@ -16,12 +16,13 @@ from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
 from wm_tf.pipeline.ends import end_rule
-from wm_tf.pipeline.exports import export_round, exported_models
+from wm_tf.pipeline.exports import export_round, exported_models, publish
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
 from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
+from wm_tf.serving.verify import verify
 
 
 @pytest.fixture
@@ -57,6 +58,14 @@ def test_exports_are_the_published_models_again(run: Run, keras_models: dict[str
             again.get_weights(), keras_models[name].get_weights(), strict=True
         ):
             np.testing.assert_array_equal(weight, expected)
+
+
+def test_what_has_no_episodes_is_published_without_a_contact_sheet(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = publish(run, tmp_path / "out")
+    assert not (folder / "contact_sheet.png").exists()
+    assert verify(folder.parent, "car_racing")["files"] == []
 
 
 def test_dreams_have_the_temperature_in_which_their_controller_was_evolved(run: Run) -> None:

@@ -57,9 +57,9 @@ def export_members(run: Run, members: Sequence[int]) -> tuple[agent.ModelsAt, ..
 def publish(run: Run, out: Path) -> Path:
     """Exports the run's best controller, with the V and M that it was evolved for, to `out`.
 
-    Best is the highest mean on the selection seeds. The model card gets a contact sheet, the
-    training curve and, where there was one with these V and M, the picture of the sweep of
-    temperatures. Without a controller, the last V and M are exported.
+    Best is the highest mean on the selection seeds. The model card gets a contact sheet, if the run
+    has an episode to show, the training curve and, where there was one with these V and M, the
+    picture of the sweep of temperatures. Without a controller, the last V and M are exported.
 
     Returns:
       The task's folder in `out`.
@@ -67,7 +67,9 @@ def publish(run: Run, out: Path) -> Path:
     made = controllers(run)
     best = max(made, key=lambda found: found.selection) if made else None
     round_index = run.rounds() - 1 if best is None else best.round_index
-    assets = {"contact_sheet.png": draw_contact_sheet(run, round_index)}
+    assets = {}
+    if any(run.folder.glob("rollouts/*/episode-*.npz")):  # imported models alone have none
+        assets["contact_sheet.png"] = draw_contact_sheet(run, round_index)
     tried = selections(run)
     if tried:
         assets["training.png"] = pictures.training_curve(run.config.task.name, tried)
