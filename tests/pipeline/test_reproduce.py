@@ -18,7 +18,7 @@ from wm_tf.data.episodes import read_episode
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline.checkpoints import best_of_round, controllers, load_memory, member_rounds
-from wm_tf.pipeline.exports import export_members, exported_sources, publish
+from wm_tf.pipeline.exports import export_members, exported_config, publish
 from wm_tf.pipeline.run import Run, array_digest
 from wm_tf.pipeline.studies import ABLATIONS
 from wm_tf.serving import manifest
@@ -137,6 +137,10 @@ def test_several_ms_of_one_v_dream_in_equal_shares(
 
     run = Run.open(tmp_path, preset("car_racing", "smoke"))
     run.checkpoint("vision", 1).unlink()
+    record = tmp_path / "stages" / "memory-01.json"  # of an M that was trained on the other V
+    content = storage.read_json(record)
+    content["inputs"]["vision"] = storage.stamp(run.checkpoint("vision", 0))
+    storage.write_json(record, content)
     rounds = member_rounds(run, 1, 2)
     assert rounds == [0, 1] and member_rounds(run, 1, 1) == [1] and member_rounds(run, 0, 1) == [0]
     assert main([*command, "--members", "2", "--generations", "1"]) == 0
@@ -210,9 +214,9 @@ def test_controllers_are_swept_over_temperatures(
     swept = _checkpoints(folder)
     assert {name: swept[name] for name in published} == published  # the run's own are left alone
     run = Run.open(folder, preset("car_racing", "smoke"))
-    sources = exported_sources(run)
-    assert sources is not None
-    assert sources["controller"] == array_digest(best_of_round(run, 1).parameters)
+    exported = exported_config(run)
+    assert exported is not None
+    assert exported["sources"]["controller"] == array_digest(best_of_round(run, 1).parameters)
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
     # Its picture is published with the models that it is of, and with no others.
     assert (publish(run, tmp_path / "of") / "sweep.png").exists()

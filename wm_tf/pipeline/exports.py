@@ -105,12 +105,12 @@ def exported_models(run: Run) -> agent.ModelsAt:
     return _models_at(run, run.exports)
 
 
-def exported_sources(run: Run, exports: Path | None = None) -> Values | None:
-    """Which checkpoints and controller exports (None: the run's) were made from; None without."""
+def exported_config(run: Run, exports: Path | None = None) -> Values | None:
+    """What exports (None: the run's) were made from, see `_config`; None where there are none."""
     folder = (exports or run.exports) / run.config.task.name
     if not (folder / manifest.FILE_NAME).exists():
         return None
-    return dict(manifest.read(folder, run.config.task.name)["config"]["sources"])
+    return dict(manifest.read(folder, run.config.task.name)["config"])
 
 
 def controller_of(models: Path, task: str) -> np.ndarray:
@@ -137,7 +137,7 @@ def _models_at(run: Run, exports: Path) -> agent.ModelsAt:
 
 
 def _renew(run: Run, exports: Path, round_index: int, controller: np.ndarray | None) -> None:
-    if exported_sources(run, exports) != _sources(run, round_index, controller):
+    if exported_config(run, exports) != _config(run, round_index, controller):
         _export(run, exports, round_index, controller, {})
 
 
@@ -195,13 +195,13 @@ def _export(
 ) -> Path:
     task = run.config.task
     memory = load_memory(run, round_index)
-    training, inputs = _history(run, round_index)
+    training, _ = _history(run, round_index)
     facts = manifest.Facts(
         environment=task_module(task.name).ENVIRONMENT,
         end=end_rule(run, round_index),
         temperature=_temperature(run, round_index),
         preset=run.config.preset,
-        config={"sources": _sources(run, round_index, controller), "stages": inputs},
+        config=_config(run, round_index, controller),
         training=training,
     )
     return export(
@@ -216,14 +216,16 @@ def _export(
     )
 
 
-def _sources(run: Run, round_index: int, controller: np.ndarray | None) -> Values:
-    return {
+def _config(run: Run, round_index: int, controller: np.ndarray | None) -> Values:
+    """What exports were made from: files and rules, and each stage's inputs."""
+    sources = {
         "vision": storage.stamp(run.required_checkpoint("vision", round_index)),
         "memory": storage.stamp(run.required_checkpoint("memory", round_index)),
         "controller": None if controller is None else array_digest(controller),
         "end": end_rule(run, round_index).as_dict(),
         "temperature": _temperature(run, round_index),
     }
+    return {"sources": sources, "stages": _history(run, round_index)[1]}
 
 
 def _temperature(run: Run, round_index: int) -> float:
