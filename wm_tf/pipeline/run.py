@@ -23,7 +23,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,74 +175,80 @@ class Run:
           UserError: the result was adopted from elsewhere; another process runs a stage of this
             run; or `work` raised it, which leaves everything as it was.
         """
+        with self._alone():
+            if self.adopted(name, round_index):
+                raise UserError(
+                    f"{self.folder}: {name} of round {round_index} was imported; "
+                    f"--round {round_index + 1} goes on from it"
+                )
+            before = record = self.record(name, round_index)
+            aside: dict[Path, Path] = {}
+            if record is None or completed(record["inputs"], inputs) != dict(inputs):
+                aside = {file: storage.beside(file, "before") for file in partial}
+                begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
+                record = {**self._kind, **begun}
+            if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
+                begins = self.begin()
+                _rename(aside)
+                record = {**record, "done": False}  # until it is, whatever ends this process
+                path = self._record_path(name, round_index)
+                storage.write_json(path, record)
+                try:
+                    record = self._work(path, record, work, goal)
+                except UserError:
+                    _rename({there: file for file, there in aside.items()})
+                    if before is None:
+                        path.unlink()
+                    else:
+                        storage.write_json(path, before)
+                    if begins:
+                        (self.folder / _CONFIG).unlink()
+                    raise
+                finally:
+                    for file in aside.values():
+                        file.unlink(missing_ok=True)
+            return {**record["result"], "seconds": record["seconds"]}
+
+    def _work(
+        self,
+        path: Path,
+        record: Values,
+        work: Callable[[], tuple[Sequence[Path], Values]],
+        goal: int,
+    ) -> Values:
+        """Does a stage's work and writes its record to `path`; returns the record."""
+        start = time.monotonic()
+        try:
+            files, result = work()
+        except BaseException:
+            spent = record["seconds"] + time.monotonic() - start
+            with contextlib.suppress(RunFailed):  # what ended the work is what counts
+                storage.write_json(path, {**record, "seconds": spent})
+            raise
+        spent = record["seconds"] + time.monotonic() - start
+        record = {
+            **record,
+            "done": True,
+            "goal": goal,
+            "seconds": max(spent, result.pop("seconds", 0.0)),
+            "files": {
+                file.relative_to(self.folder).as_posix(): storage.stamp(file) for file in files
+            },
+            "result": result,
+        }
+        storage.write_json(path, record)
+        return record
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Raises UserError while another process runs a stage of this run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as alone:
             try:
                 alone.enter_context(storage.only_writer(self.folder, wait=False))
             except BlockingIOError:
                 raise UserError(f"{self.folder}: another command is at work on this run") from None
-            return self._stage(name, round_index, inputs, work, goal, partial)
-
-    def _stage(
-        self,
-        name: str,
-        round_index: int,
-        inputs: Mapping[str, Any],
-        work: Callable[[], tuple[Sequence[Path], Values]],
-        goal: int,
-        partial: Sequence[Path],
-    ) -> Values:
-        if self.adopted(name, round_index):
-            raise UserError(
-                f"{self.folder}: {name} of round {round_index} was imported; "
-                f"--round {round_index + 1} goes on from it"
-            )
-        path = self._record_path(name, round_index)
-        begins = self.begin()
-        before = record = self.record(name, round_index)
-        aside: dict[Path, Path] = {}
-        if record is None or completed(record["inputs"], inputs) != dict(inputs):
-            aside = {file: storage.beside(file, "before") for file in partial}
-            _rename(aside)
-            begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
-            record = {**self._kind, **begun}
-            storage.write_json(path, record)
-        if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
-            if record["done"]:  # until it is again, whatever ends this process
-                record = {**record, "done": False}
-                storage.write_json(path, record)
-            start = time.monotonic()
-            try:
-                files, result = work()
-            except UserError:
-                _rename({there: file for file, there in aside.items()})
-                if before is None:
-                    path.unlink()
-                else:
-                    storage.write_json(path, before)
-                if begins:
-                    (self.folder / _CONFIG).unlink()
-                raise
-            except BaseException:
-                record["seconds"] += time.monotonic() - start
-                with contextlib.suppress(RunFailed):  # what ended the work is what counts
-                    storage.write_json(path, {**record, "done": False})
-                raise
-            finally:
-                for file in aside.values():
-                    file.unlink(missing_ok=True)
-            spent = record["seconds"] + time.monotonic() - start
-            record |= {
-                "done": True,
-                "goal": goal,
-                "seconds": max(spent, result.pop("seconds", 0.0)),
-                "files": {
-                    file.relative_to(self.folder).as_posix(): storage.stamp(file) for file in files
-                },
-                "result": result,
-            }
-            storage.write_json(path, record)
-        return {**record["result"], "seconds": record["seconds"]}
+            yield
 
     def adopt(
         self,
