@@ -289,7 +289,8 @@ class ControllerConfig:
     """Rollouts end after so many steps without a positive reward, in the dream without one that M
     expects (0: never)."""
     goal: float = 0.0
-    """A dream ends at such a return, as a real lap does at 1,000 points (0: never)."""
+    """A dream ends at such a return, as a real lap does at 1,000 points (0: never); with gradients
+    so much counts in `horizon` steps at most, in equal shares."""
     goal_rise: float = 0.0
     """By so much the goal of each generation is above that of the one before."""
     selection_interval: int = 5
@@ -302,14 +303,12 @@ class ControllerConfig:
         _check(self, positive=positive, below_one=("dropout",))
         if self.population < 4:
             raise UserError(f"--population: expected at least 4, got {self.population}")
-        if self.method == "gradients":
-            if self.search != "weights" or self.hidden or self.sees != "state":
-                raise UserError(
-                    "--method gradients: goes with neither --search actuators nor --hidden nor "
-                    "--sees latent"
-                )
-            if self.goal:
-                raise UserError(f"--goal: expected 0 with --method gradients, got {self.goal:g}")
+        plain = self.search == "weights" and not self.hidden and self.sees == "state"
+        if self.method == "gradients" and not plain:
+            raise UserError(
+                "--method gradients: goes with neither --search actuators nor --hidden nor "
+                "--sees latent"
+            )
         if self.search == "actuators" and (self.hidden or self.sees != "state"):
             raise UserError("--search actuators: goes with neither --hidden nor --sees latent")
         if self.components and self.search == "weights":

@@ -11,7 +11,7 @@ import pytest
 from wm_tf import agent, seeding
 from wm_tf.config import ControllerConfig, get_task, preset
 from wm_tf.errors import RunFailed, UserError
-from wm_tf.evolution.policy_gradient import PolicyGradient
+from wm_tf.evolution.policy_gradient import PURSE, PolicyGradient, pay
 from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import controller_round
@@ -69,6 +69,33 @@ def test_dreams_that_end_begin_anew(saved_models: Path) -> None:
     assert len(set(arrays["dreams_steps"])) > 1
 
 
+@pytest.mark.parametrize(
+    ("period", "expected"), [(8, 250 * 3.2), (2, PURSE + 0.5 * 2000), (1, PURSE + 0.5 * 2000)]
+)
+def test_what_is_earned_faster_than_the_pace_does_not_count(period: int, expected: float) -> None:
+    """A tile of 3.2 every eight steps is 0.4 a step, below a pace of 0.5; more is cut to it."""
+    purse, total = np.float32([PURSE]), 0.0
+    for step in range(2000):
+        counted, purse = pay(np.float32([3.2 * (step % period == 0)]), purse, np.float32(0.5))
+        total += float(counted[0])
+    assert total == pytest.approx(expected, rel=0.01)
+
+
+def test_the_pace_is_the_goals_share_and_rises_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wm_tf.evolution.policy_gradient.PURSE", 0.01)
+    trained = Path("saved_models").resolve()
+
+    def taught(**changes: float) -> np.ndarray:
+        after = learner(trained, config=dataclasses.replace(CONFIG, **changes))
+        for _ in range(2):
+            after.advance()
+        return after.mean
+
+    slow = taught(goal=0.04)
+    assert not np.array_equal(slow, taught())
+    assert not np.array_equal(slow, taught(goal=0.04, goal_rise=0.4))
+
+
 def test_where_survival_counts_dreams_end_by_their_rule_and_a_step_is_worth_1() -> None:
     task = get_task("take_cover")
     folder = Path("saved_models").resolve()
@@ -90,7 +117,7 @@ def test_a_parameter_that_is_not_finite_stops_the_run(saved_models: Path) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"search": "actuators"}, {"hidden": 8}, {"sees": "latent"}, {"goal": 500.0}],
+    [{"search": "actuators"}, {"hidden": 8}, {"sees": "latent"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_gradients_do_not_go_with_is_refused(changes: dict[str, object]) -> None:

@@ -12,6 +12,10 @@ so does one that has lasted `horizon` steps; across generations the others go on
 
 Where the end is drawn, an advantage counts what may follow by the probability that the dream goes
 on; the draw itself only decides which dreams begin anew.
+
+A `goal`, a return, is what `horizon` steps can pay at most, in equal shares: what is earned faster
+does not count, so that speed is worth nothing above it, and to stay on the road is. (An evolution's
+dreams end at it; here a dream has no beginning that its return could be counted from.)
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ BATCHES = 4
 LEARNING_RATE = 2e-3
 CRITIC_LEARNING_RATE = 1e-3
 CRITIC_UNITS = 128
+PURSE = 20.0
+"""So much of what the goal allows can be put by at most: rewards come in lumps, one a tile."""
 AVERAGED = 3
 """The result is an average of C over the updates of about so many generations: from one to the next
 C changes its ways, and in the real task some of them are worth a third less than others."""
@@ -64,6 +70,7 @@ class _Dreams(NamedTuple):
     mask: Any  # of M's outputs, [B, H]
     steps: Any  # so far, int32 [B]
     unrewarded: Any  # steps since one of which a reward above 0 was expected, int32 [B]
+    purse: Any  # what a step can be paid at most, as the goal allows, [B]
 
 
 class _Starts(NamedTuple):
@@ -85,6 +92,18 @@ class _Segment(NamedTuple):
     value: Any  # what the critic should have said, [T, B]
 
 
+def pay(reward: Any, purse: Any, pace: Any) -> tuple[Any, Any]:
+    """What counts of a step's rewards, and the purses after it; see the module's docstring.
+
+    Args:
+      reward: of each dream, [B].
+      purse: what can be paid at most, [B].
+      pace: what comes to each purse with a step; infinite without a goal.
+    """
+    counted = tf.minimum(reward, purse)
+    return counted, tf.minimum(purse - counted + pace, PURSE)
+
+
 class PolicyGradient:
     """Improves a controller in the dream; see the module's docstring.
 
@@ -92,8 +111,8 @@ class PolicyGradient:
       task: whose controller it is.
       models: V, M, starts and rule of the end; several dream in equal shares.
       config: `population` x `rollouts` dreams of `horizon` steps; `sigma` is the standard
-        deviation of the noise; `temperature`, `dropout`, `patience` and `precision` as in an
-        evolution.
+        deviation of the noise; `goal` and `goal_rise`: see the module's docstring; `temperature`,
+        `dropout`, `patience` and `precision` as in an evolution.
       seed: of all random numbers.
       initial: parameters [N] of the controller to begin with.
     """
@@ -139,6 +158,11 @@ class PolicyGradient:
         """Of a generation."""
         return -(-self._config.horizon // SEGMENT)
 
+    def _pace(self) -> np.float32:
+        """What counts of a step's reward on average, by the generation's goal."""
+        goal = self._config.goal + self._config.goal_rise * self.generation
+        return np.float32(goal / self._config.horizon if self._config.goal else np.inf)
+
     def _kept(self) -> float:
         """The share of the average that an update leaves."""
         return float(np.exp(-1.0 / (AVERAGED * self._segments())))
@@ -156,12 +180,12 @@ class PolicyGradient:
         stream = seeding.sequence(self._seed, Purpose.EVOLUTION, self.generation)
         noise, random = seeding.environment_seed(stream), np.random.default_rng(stream)
         self._starts = self._draw_starts(random)
-        kept = self._kept()
+        kept, pace = self._kept(), self._pace()
         reward, ended, errors, first = 0.0, 0.0, [], 0
         while first < self._config.horizon:
             last = min(first + SEGMENT, self._config.horizon)
             self._dreams, segment, rewards, ends = self._dream(
-                self._dreams, self._starts, *map(tf.constant, (noise, first, last))
+                self._dreams, self._starts, *map(tf.constant, (noise, first, last, pace))
             )
             reward, ended, first = reward + float(rewards), ended + float(ends), last
             rows = [tf.reshape(part, [-1, *part.shape[2:]]) for part in segment]
@@ -190,6 +214,7 @@ class PolicyGradient:
 
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken."""
+        arrays = {"dreams_purse": np.full(len(self._dreams.purse), PURSE, np.float32), **arrays}
         self.generation = facts["generation"]
         self._average = arrays["average"]
         for index, variable in enumerate(self._variables()):
@@ -229,7 +254,8 @@ class PolicyGradient:
         starts = self._draw_starts(random)
         latent, h, c, mask = (tf.concat(tf.unstack(part[:, : self._share]), 0) for part in starts)
         age = random.integers(self._config.horizon, size=len(latent)).astype(np.int32)
-        return starts, _Dreams(latent, h, c, mask, tf.constant(age), tf.zeros_like(age))
+        purse = tf.fill([len(latent)], PURSE)
+        return starts, _Dreams(latent, h, c, mask, tf.constant(age), tf.zeros_like(age), purse)
 
     def _draw_starts(self, random: np.random.Generator) -> _Starts:
         """A generation's starts; as many as there are dreams, at least."""
@@ -253,7 +279,7 @@ class PolicyGradient:
         return self._critic(seen)[:, 0]
 
     def _dream_on(
-        self, dreams: _Dreams, starts: _Starts, seed: Any, first: Any, last: Any
+        self, dreams: _Dreams, starts: _Starts, seed: Any, first: Any, last: Any, pace: Any
     ) -> tuple[_Dreams, _Segment, Any, Any]:
         """Steps `first` to `last` of all dreams: how they stand, what happened, reward, ends."""
         task, config = self._task, self._config
@@ -263,7 +289,7 @@ class PolicyGradient:
         histories = tuple(tf.TensorArray(tf.float32, last - first) for _ in range(7))
 
         def step(t: Any, dreams: Any, histories: Any) -> Any:
-            latent, h, c, mask, age, unrewarded = dreams
+            latent, h, c, mask, age, unrewarded, purse = dreams
             uniform, normal = mixture.noise(tf.stack([seed, t]), [count, task.latent_size])
             # Beside the noise of the latents, whose second seeds are 0 and above.
             disturbance = tf.random.stateless_normal(
@@ -292,9 +318,10 @@ class PolicyGradient:
             unrewarded = tf.where(reward > 0.0, 0, unrewarded + 1)
             given_up = (unrewarded >= config.patience) & (config.patience > 0)
             goes_on, ended = tf.where(given_up, 0.0, goes_on), ended | given_up
+            counted, purse = pay(reward, purse, pace)
             value = self._value(seen)
             after = controller.features(task, after_latent, after_h, after_c)
-            gain = (1.0 - DISCOUNT) * reward + DISCOUNT * goes_on * self._value(after) - value
+            gain = (1.0 - DISCOUNT) * counted + DISCOUNT * goes_on * self._value(after) - value
             begins = ended | (age + 1 >= config.horizon)
             facts = (seen, raw, value, gain, tf.cast(begins, tf.float32), reward,
                      self._log_density(seen, raw))  # fmt: skip
@@ -308,7 +335,8 @@ class PolicyGradient:
                 tf.where(begins[:, None], new, old)
                 for new, old in zip(fresh, followed, strict=True)
             ]
-            dreams = (*states, tf.where(begins, 0, age + 1), tf.where(begins, 0, unrewarded))
+            counts = ((age + 1, 0), (unrewarded, 0), (purse, PURSE))
+            dreams = (*states, *(tf.where(begins, new, old) for old, new in counts))
             return t + 1, dreams, histories
 
         _, after, histories = tf.while_loop(
