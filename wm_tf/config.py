@@ -457,14 +457,19 @@ _CAR_RACING_ANEW = dataclasses.replace(
     ),
 )
 # Such a controller shows M what a whole lap is. The next one is evolved in the dreams of three Ms,
-# which do not agree on what is too good to be true, and then fitted to the real car: how much of
-# each action, and when.
+# which do not agree on what is too good to be true, and hotter ones, and then fitted to the real
+# car: how much of each action, and when.
 _CAR_RACING_LAST = dataclasses.replace(
     _CAR_RACING_ANEW,
     collect=dataclasses.replace(_CAR_RACING_ANEW.collect, episodes=96),
     memory=dataclasses.replace(_CAR_RACING_ANEW.memory, epochs=12),
     controller=dataclasses.replace(
-        _CAR_RACING_ANEW.controller, generations=80, rollouts=18, members=3
+        _CAR_RACING_ANEW.controller,
+        generations=100,
+        rollouts=18,
+        temperature=1.5,
+        dropout=0.1,
+        members=3,
     ),
     tuning=ControllerConfig(
         generations=15,
@@ -493,12 +498,27 @@ _TAKE_COVER_CONTROLLER = ControllerConfig(
     selection_episodes=96,
 )
 # A player who dodges lives to see what random play never shows: rows of monsters, and several
-# fireballs at once. They are small, and V needs many frames before it keeps them.
-_TAKE_COVER_LATER = _round(
+# fireballs at once. They are small: V keeps them once their error counts more, and its frames many.
+_TAKE_COVER_SEE = _round(
     CollectConfig(episodes=1000, policy="controller", noise=0.1),
-    VisionConfig(epochs=2, frame_stride=3, batch_size=50, learning_rate=6e-4, decay=0.15),
+    VisionConfig(
+        epochs=2,
+        frame_stride=3,
+        batch_size=50,
+        learning_rate=6e-4,
+        decay=0.1,
+        kl_tolerance=1.0,
+        emphasis=40.0,
+    ),
     MemoryConfig(epochs=18, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
     _TAKE_COVER_CONTROLLER,
+)
+# A good dodger's games, and dreams of both rounds' Ms: what each promises too much, it alone does.
+_TAKE_COVER_LAST = _round(
+    CollectConfig(episodes=600, policy="controller", noise=0.1),
+    VisionConfig(epochs=0),
+    MemoryConfig(epochs=4, batch_size=32, learning_rate=5e-4, decay=0.05),
+    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=28, members=2),
 )
 
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
@@ -549,7 +569,7 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
         ),
     ),
     ("take_cover", "desktop"): (
-        2,
+        3,
         (
             _round(
                 CollectConfig(episodes=3000),
@@ -559,7 +579,8 @@ _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
                 MemoryConfig(epochs=6, batch_size=32, decay=0.1),
                 _TAKE_COVER_CONTROLLER,
             ),
-            _TAKE_COVER_LATER,
+            _TAKE_COVER_SEE,
+            _TAKE_COVER_LAST,
         ),
     ),
     ("take_cover", "smoke"): (2, (_SMOKE,)),
