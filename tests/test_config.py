@@ -85,6 +85,15 @@ def test_presets_can_be_run(task, name):
 
 
 @every_preset
+def test_the_members_of_a_rounds_dreams_have_one_v(task, name):
+    rounds = stages(preset(task, name))
+    for index, stage in enumerate(rounds):
+        oldest = index + 1 - stage.controller.members
+        assert oldest >= 0
+        assert not any(later.vision.epochs for later in rounds[oldest + 1 : index + 1])
+
+
+@every_preset
 def test_a_first_round_and_later_ones(task, name):
     config = preset(task, name)
     assert config.round(0) is config.rounds[0]
