@@ -42,8 +42,9 @@ clean:
 	rm -rf .venv
 
 .venv/python:
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "wm_tf needs Python 3.11, 3.12 or 3.13; found: $$(python3 --version 2>&1 || echo none)" >&2; exit 2; fi
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+		found=$$($(or $(PYTHON),python3) --version 2>/dev/null || echo none); \
+		echo "wm_tf needs Python 3.11, 3.12 or 3.13; found: $$found" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@

@@ -65,7 +65,8 @@ class Options:
     models: Path = Path("saved_models")
     """Folder that holds the task's models."""
     folder: Path = Path("runs/ppo")
-    """Of the checkpoints."""
+    """Of the checkpoints. The last one in it is gone on with: another seed, temperature or model
+    needs another folder."""
 
 
 class Dreams(VecEnv):
@@ -148,7 +149,7 @@ def train(options: Options, models: Models) -> list[Path]:
             device="cpu",
             verbose=1,
         )
-    every = max(1, options.checkpoint // options.dreams)
+    every = max(1, min(options.checkpoint, options.decisions) // options.dreams)
     if ppo.num_timesteps < options.decisions:
         ppo.learn(
             options.decisions - ppo.num_timesteps,

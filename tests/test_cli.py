@@ -196,6 +196,33 @@ def test_a_stage_without_those_before_it_is_refused(
     assert not any(run.rglob("*"))  # no run was begun
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("train-controller", "car_racing", "--method", "gradients"), ("gradients", 0.5)),
+        (("train-controller", "take_cover", "--method", "evolution"), ("evolution", 0.1)),
+        (("train-controller", "take_cover", "--method=evolution"), ("evolution", 0.1)),
+        (("sweep", "take_cover"), ("gradients", 0.5)),
+        (("ablate", "take_cover"), ("evolution", 0.1)),
+        (("ablate", "take_cover", "--sigma", "0.2"), ("evolution", 0.2)),
+    ],
+    ids=str,
+)
+def test_each_method_has_its_own_sigma(
+    arguments: tuple[str, ...], expected: tuple[str, float]
+) -> None:
+    command = cli._parse(list(arguments))
+    assert isinstance(command, cli.TrainController | cli.Sweep | cli.Ablate)
+    assert (command.hyper.method, command.hyper.sigma) == expected
+
+
+def test_an_ablation_is_no_matter_of_gradients(capsys: Capture, tmp_path: Path) -> None:
+    message = refused_in_a_line(
+        capsys, "ablate", "car_racing", "--method", "gradients", "--run", tmp_path
+    )
+    assert "--method: expected evolution, got gradients" in message
+
+
 def test_a_folder_of_a_tasks_name_is_no_task() -> None:
     command = cli._parse(["train-controller", "--run", "car_racing", "take_cover"])
     assert isinstance(command, cli.TrainController)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -27,6 +27,7 @@ from wm_tf.config import (
     CollectConfig,
     ControllerConfig,
     MemoryConfig,
+    Method,
     PresetName,
     VisionConfig,
     get_task,
@@ -366,7 +367,8 @@ class Serve:
 @dataclass(frozen=True)
 class _Study(_Playing, _Training):
     round: int | None = None
-    """Of the V and M to use (default: the run's last)."""
+    """Of the V and M to use (default: the run's last); it also names the round of the preset whose
+    hyper-parameters are used where no flag gives them (default: 0)."""
     episodes: int = 100
     """Of each score."""
     hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
@@ -596,6 +598,7 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--preset", default="desktop")
     parser.add_argument("--round", type=int, default=0)
+    parser.add_argument("--method")
     for flag in ("--env", "--run", "--init", "--scheduler"):  # whose value may be a task's name
         parser.add_argument(flag)
     try:
@@ -607,9 +610,11 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     if task is None and rest and not rest[0].startswith("-"):
         get_task(rest[0])
     stages = preset(task or next(iter(TASKS)), known.preset).round(known.round)
-    if name == "train-controller" and known.env == "real":
-        return stages.real
-    return getattr(stages, _HYPER[name])
+    real = name == "train-controller" and known.env == "real"
+    hyper = stages.real if real else getattr(stages, _HYPER[name])
+    named = known.method or ("evolution" if name == "ablate" else None)
+    method = next((one for one in get_args(Method) if one == named), None)
+    return hyper.by(method) if method and isinstance(hyper, ControllerConfig) else hyper
 
 
 def _show(figures: Mapping[str, Any]) -> None:

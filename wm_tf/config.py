@@ -245,6 +245,8 @@ def completed(held: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any
 
 Method = Literal["evolution", "gradients"]
 """See `wm_tf.evolution`."""
+GRADIENTS_SIGMA = 0.5
+"""Of the noise on actions."""
 Search = Literal["weights", "actuators"]
 """See `wm_tf.evolution.space`."""
 
@@ -273,7 +275,7 @@ class ControllerConfig:
     """Rollouts per candidate; its fitness is their mean return."""
     sigma: float = 0.1
     """Initial standard deviation of the parameters; with gradients that of the noise on actions,
-    before they are squashed."""
+    before they are squashed (0.5 where none is given)."""
     horizon: int = 1000
     """Steps of a rollout at most."""
     temperature: float = 1.0
@@ -290,7 +292,7 @@ class ControllerConfig:
     expects (0: never)."""
     goal: float = 0.0
     """A dream ends at such a return, as a real lap does at 1,000 points (0: never); with gradients
-    so much counts in `horizon` steps at most, in equal shares."""
+    as much counts in `horizon` steps, in equal shares, beside what each dream begins with."""
     goal_rise: float = 0.0
     """By so much the goal of each generation is above that of the one before."""
     selection_interval: int = 5
@@ -322,11 +324,12 @@ class ControllerConfig:
         if self.goal_rise and not self.goal:
             raise UserError(f"--goal-rise: expected 0 without --goal, got {self.goal_rise:g}")
 
-    def by_evolution(self) -> ControllerConfig:
-        """The same by CMA-ES; the sigma of gradients is of something else."""
-        if self.method == "evolution":
+    def by(self, method: Method) -> ControllerConfig:
+        """The same by another method, with its own sigma, which is of something else."""
+        if method == self.method:
             return self
-        return dataclasses.replace(self, method="evolution", sigma=ControllerConfig.sigma)
+        sigma = GRADIENTS_SIGMA if method == "gradients" else ControllerConfig.sigma
+        return dataclasses.replace(self, method=method, sigma=sigma)
 
 
 @dataclass(frozen=True)
@@ -343,7 +346,7 @@ class Stages:
     @property
     def real(self) -> ControllerConfig:
         """Of an evolution in the real environment, which goes on from the dream's controller."""
-        return self.tuning or dataclasses.replace(self.controller.by_evolution(), fresh=False)
+        return self.tuning or dataclasses.replace(self.controller.by("evolution"), fresh=False)
 
 
 @dataclass(frozen=True)
@@ -490,7 +493,7 @@ _TAKE_COVER_CONTROLLER = ControllerConfig(
     generations=16,
     fresh=True,
     rollouts=16,
-    sigma=0.5,
+    sigma=GRADIENTS_SIGMA,
     horizon=600,
     temperature=1.15,
     dropout=0.0,

@@ -50,6 +50,11 @@ def test_going_on_is_as_never_having_stopped(saved_models: Path) -> None:
     np.testing.assert_array_equal(parts.mean, after_one)
     parts.advance()
     assert_same_state(whole, parts)
+    del arrays["dreams_purse"]  # as before there were goals
+    older = learner(saved_models)
+    older.restore(arrays, facts)
+    older.advance()
+    assert_same_state(whole, older)
 
 
 def test_several_models_dream_in_equal_shares(saved_models: Path) -> None:

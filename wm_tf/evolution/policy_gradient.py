@@ -13,9 +13,10 @@ so does one that has lasted `horizon` steps; across generations the others go on
 Where the end is drawn, an advantage counts what may follow by the probability that the dream goes
 on; the draw itself only decides which dreams begin anew.
 
-A `goal`, a return, is what `horizon` steps can pay at most, in equal shares: what is earned faster
-does not count, so that speed is worth nothing above it, and to stay on the road is. (An evolution's
-dreams end at it; here a dream has no beginning that its return could be counted from.)
+A `goal`, a return, is what `horizon` steps pay at most, in equal shares and beside a small amount
+that each dream begins with: what is earned faster does not count, so that speed is worth nothing
+above it, and to stay on the road is. (An evolution's dreams end at it.) C and critic do not see
+what is left to be paid; what the critic says is an average over it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ LEARNING_RATE = 2e-3
 CRITIC_LEARNING_RATE = 1e-3
 CRITIC_UNITS = 128
 PURSE = 20.0
-"""So much of what the goal allows can be put by at most: rewards come in lumps, one a tile."""
+"""Points. So much of what a goal allows can be put by at most, and is with a dream's beginning:
+rewards come in lumps, one a tile."""
 AVERAGED = 3
 """The result is an average of C over the updates of about so many generations: from one to the next
 C changes its ways, and in the real task some of them are worth a third less than others."""
@@ -98,7 +100,7 @@ def pay(reward: Any, purse: Any, pace: Any) -> tuple[Any, Any]:
     Args:
       reward: of each dream, [B].
       purse: what can be paid at most, [B].
-      pace: what comes to each purse with a step; infinite without a goal.
+      pace: what comes to each purse with a step.
     """
     counted = tf.minimum(reward, purse)
     return counted, tf.minimum(purse - counted + pace, PURSE)
@@ -161,7 +163,7 @@ class PolicyGradient:
     def _pace(self) -> np.float32:
         """What counts of a step's reward on average, by the generation's goal."""
         goal = self._config.goal + self._config.goal_rise * self.generation
-        return np.float32(goal / self._config.horizon if self._config.goal else np.inf)
+        return np.float32(goal / self._config.horizon)
 
     def _kept(self) -> float:
         """The share of the average that an update leaves."""
@@ -318,7 +320,9 @@ class PolicyGradient:
             unrewarded = tf.where(reward > 0.0, 0, unrewarded + 1)
             given_up = (unrewarded >= config.patience) & (config.patience > 0)
             goes_on, ended = tf.where(given_up, 0.0, goes_on), ended | given_up
-            counted, purse = pay(reward, purse, pace)
+            counted = reward
+            if config.goal:
+                counted, purse = pay(reward, purse, pace)
             value = self._value(seen)
             after = controller.features(task, after_latent, after_h, after_c)
             gain = (1.0 - DISCOUNT) * counted + DISCOUNT * goes_on * self._value(after) - value

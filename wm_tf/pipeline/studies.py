@@ -123,12 +123,16 @@ def ablate(
       round_index: of V and M.
       config: of the evolutions, but for what C sees and its hidden units.
       episodes: of each score.
+
+    Raises:
+      UserError: the method is not evolution.
     """
     _check_episodes(episodes)
+    if config.method != "evolution":
+        raise UserError(f"--method: expected evolution, got {config.method}: it has hidden units")
     scores = {}
     for label, changes in ABLATIONS.items():
-        # Gradients know no hidden layer.
-        changed = dataclasses.replace(config.by_evolution(), **changes)
+        changed = dataclasses.replace(config, **changes)
         name = f"ablation-{changed.sees}-{changed.hidden}"
         scores[label] = _study(run, executor, round_index, changed, name, episodes)
     _leave_best(run)
