@@ -1,8 +1,9 @@
 # Two commands do all: `make play` and `make test`. Each makes .venv and installs what it needs.
 
 TASK ?= car_racing
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
-	if command -v $$python >/dev/null 2>&1 && $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	if command -v $$python >/dev/null 2>&1 && $$python -c '$(SUITS)' 2>/dev/null; \
 	then echo $$python; break; fi; done)
 BIN := .venv/bin
 
@@ -42,7 +43,7 @@ clean:
 	rm -rf .venv
 
 .venv/python:
-	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	@$(or $(PYTHON),false) -c '$(SUITS)' 2>/dev/null || { \
 		found=$$($(or $(PYTHON),python3) --version 2>/dev/null || echo none); \
 		echo "wm_tf needs Python 3.11, 3.12 or 3.13; found: $$found" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
