@@ -137,6 +137,15 @@ def test_the_controller_acts_as_the_paper_says(
         assert episode.policy == "controller, noise 0.0"
 
 
+def test_a_chunk_says_in_which_arithmetic_v_sees(models_at: ModelsAt, tmp_path: Path) -> None:
+    actions = {}
+    for precision in ("float32", "bfloat16"):
+        play(dataclasses.replace(controlled(models_at, tmp_path), precision=precision))
+        actions[precision] = read_episode(tmp_path / "0.npz", TASK).actions
+    difference = np.abs(actions["bfloat16"] - actions["float32"])
+    assert 0 < difference.max() < 0.05
+
+
 def test_the_controller_plays_the_same_again_and_elsewhere_in_a_chunk(
     models_at: ModelsAt,
 ) -> None:

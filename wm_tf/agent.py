@@ -30,6 +30,7 @@ from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
+from wm_tf.precision import Precision, compute_dtype, computing_in
 from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Chunk:
     official_frames: bool = False
     patience: int = 0
     """A rollout is given up after so many steps without a positive reward (0: never)."""
+    precision: Precision = "float32"
+    """Arithmetic of V's convolutions."""
 
     @property
     def records(self) -> list[Path]:
@@ -171,14 +174,20 @@ class WorldModelActor:
     Args:
       task: whose models they are.
       vision, memory, controller: V, M and, for rollouts without parameters of their own, C.
+      precision: of V's convolutions.
     """
 
     def __init__(
-        self, task: Task, vision: Vision, memory: Memory, controller: Controller | None
+        self,
+        task: Task,
+        vision: Vision,
+        memory: Memory,
+        controller: Controller | None,
+        precision: Precision = "float32",
     ) -> None:
         self._task = task
         self._controller = controller
-        self._advance = _compiled_step(vision, memory, task)
+        self._advance = _compiled_step(vision, memory, task, precision)
         self._draws: dict[int, tuple[np.random.Generator, Iterator[np.ndarray]]] = {}
         self._parameters: np.ndarray | None = None  # [ROWS, N], of controllers of one size
         self._scale = np.zeros(ROWS, np.float32)
@@ -313,7 +322,7 @@ def _actor(chunk: Chunk, task: Task) -> Actor:
     vision, memory, controller = load_models(chunk.models, chunk.task)
     if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
         raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")
-    return WorldModelActor(task, vision, memory, controller)
+    return WorldModelActor(task, vision, memory, controller, chunk.precision)
 
 
 class _Environments(threading.local):
@@ -341,7 +350,7 @@ def load_models(models: ModelsAt, task: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _compiled_step(vision: Vision, memory: Memory, task: Task) -> Any:
+def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Precision) -> Any:
     """One call for everything between a batch of frames and the next one.
 
     (frames uint8 [B, 64, 64, 3], normal [B, Z], disturbance [B, A], parameters [B, N], h, c [B, H])
@@ -352,10 +361,11 @@ def _compiled_step(vision: Vision, memory: Memory, task: Task) -> Any:
     from wm_tf.models import controller
 
     low, high = action_range(task)
+    encode = computing_in(vision, compute_dtype(precision)).encode
 
     @tf.function  # traced for each size of controllers, which their layers follow from
     def advance(frames, normal, disturbance, parameters, h, c):  # type: ignore[no-untyped-def]
-        mean, log_variance = vision.encode(frames)
+        mean, log_variance = encode(frames)
         latent = mean + tf.exp(0.5 * log_variance) * normal
         wanted = controller.act(task, parameters, controller.features(task, latent, h, c))
         action = tf.clip_by_value(wanted + disturbance, low, high)

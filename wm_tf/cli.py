@@ -36,6 +36,7 @@ from wm_tf.config import (
 from wm_tf.errors import RunFailed, UserError
 from wm_tf.execution import LocalExecutor
 from wm_tf.extras import require
+from wm_tf.precision import Precision
 from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ class Evaluate(_Playing):
     """Folder that holds the task's models."""
     frames: Literal["official", "fast"] | None = None
     """How the real car_racing is drawn: by gymnasium (the default), or by the fast renderer."""
+    precision: Precision | None = None
+    """Arithmetic of V's convolutions with --env real (default: float32, as V is served)."""
     policy: Literal["controller", "random"] = "controller"
     """Who plays."""
     temperature: float | None = None
@@ -293,6 +296,7 @@ class Evaluate(_Playing):
                 episodes=self.episodes,
                 seed=self.seed,
                 frames=self.frames,
+                precision=self.precision,
                 random=self.policy == "random",
                 temperature=self.temperature,
             )

@@ -17,6 +17,7 @@ from wm_tf import agent
 from wm_tf.config import CollectConfig, Task
 from wm_tf.data.episodes import episode_path
 from wm_tf.execution import run_chunks
+from wm_tf.precision import compute_dtype
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 
@@ -65,6 +66,7 @@ def collect(
         max_steps=task.max_steps,
         models=models,
         patience=config.patience,
+        precision=compute_dtype("auto"),
     )
     return _play(executor, work, config.episodes)
 

@@ -286,7 +286,8 @@ class ControllerConfig:
     """Ms that dream in equal shares, against what only one of them believes: the round's, and those
     of the rounds before that have the same V."""
     precision: Precision = "auto"
-    """Arithmetic of the dream's matrix products; auto: bfloat16 where the processor gains."""
+    """Arithmetic of the dream's matrix products, and of V's convolutions where real episodes are
+    played; auto: bfloat16 where the processor gains."""
     patience: int = 0
     """Rollouts end after so many steps without a positive reward, in the dream without one that M
     expects (0: never)."""

@@ -21,6 +21,7 @@ from wm_tf.config import Task, get_task
 from wm_tf.envs import task_module
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.execution import run_chunks
+from wm_tf.precision import Precision, compute_dtype
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -46,6 +47,7 @@ def evaluate(
     episodes: int,
     seed: int,
     frames: Frames | None = None,
+    precision: Precision | None = None,
     random: bool = False,
     temperature: float | None = None,
 ) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def evaluate(
       episodes: how many.
       seed: of the episodes.
       frames: official or fast drawing (of the real environment alone); None: official.
+      precision: of V's convolutions (of the real environment alone); None: float32, as V is served.
       random: score the task's random policy instead of the controller.
       temperature: of the dream (of it alone); None: that of the manifest.
 
@@ -70,7 +73,11 @@ def evaluate(
     Raises:
       UserError: there are no such models, or what is given belongs to the other `env`.
     """
-    for name, value, where in (("frames", frames, "real"), ("temperature", temperature, "dream")):
+    for name, value, where in (
+        ("frames", frames, "real"),
+        ("precision", precision, "real"),
+        ("temperature", temperature, "dream"),
+    ):
         if value is not None and env != where:
             raise UserError(f"--{name} {value}: expected only with --env {where}, got --env {env}")
     frames = frames or "official"
@@ -78,7 +85,9 @@ def evaluate(
     facts = get_task(task)
     if env == "real":
         located = None if random else _located(models, task)
-        returns, lengths = _play_real(executor, facts, located, episodes, seed, frames)
+        returns, lengths = _play_real(
+            executor, facts, located, episodes, seed, frames, precision or "float32"
+        )
     else:
         folder = manifest.find_models(models, task)
         play = _dream_randomly if random else _dream
@@ -130,6 +139,7 @@ def _play_real(
     episodes: int,
     seed: int,
     frames: Frames,
+    precision: Precision,
 ) -> tuple[list[float], list[int]]:
     rollouts = [agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)]
     chunks = agent.chunks(
@@ -139,6 +149,7 @@ def _play_real(
         max_steps=task.max_steps,
         models=models,
         official_frames=frames == "official",
+        precision=compute_dtype(precision),
     )
     results: dict[int, list[agent.Outcome]] = {}
     with Progress("evaluate", episodes, "episodes") as progress:

@@ -129,7 +129,7 @@ def test_real_rollouts_are_put_in_their_place(
 
     monkeypatch.setattr(module.agent, "play", watched)
     monkeypatch.setattr(module.agent, "ROLLOUTS", 16)
-    config = dataclasses.replace(CONFIG, patience=50, horizon=2000)
+    config = dataclasses.replace(CONFIG, patience=50, horizon=2000, precision="bfloat16")
     models = agent.ModelsAt(tmp_path, "checksum")
     parameters = np.repeat(np.arange(0.0, 70.0, 10.0)[:, np.newaxis], 867, axis=1)
     result = RealFitness(SerialExecutor(), TASK, models, config, seed=9)(parameters, 7)
@@ -138,7 +138,7 @@ def test_real_rollouts_are_put_in_their_place(
     assert [len(chunk.rollouts) for chunk in chunks] == [11, 10]
     for chunk in chunks:
         assert (chunk.max_steps, chunk.patience, chunk.models) == (1000, 50, models)
-        assert not chunk.official_frames
+        assert (chunk.precision, chunk.official_frames) == ("bfloat16", False)
     played = [rollout for chunk in chunks for rollout in chunk.rollouts]
     assert {rollout.seed for rollout in played} == {9}
     keys = [rollout.key for rollout in played]
@@ -150,7 +150,7 @@ def test_selection_is_scored_on_its_own_seeds(saved_models: Path) -> None:
     task = dataclasses.replace(TASK, max_steps=5)
     models = agent.ModelsAt(saved_models, manifest.checksum(saved_models / "car_racing"))
     arguments = (SerialExecutor(), task, models, np.zeros(867))
-    scores = real_returns(*arguments, seed=1, episodes=2)
+    scores = real_returns(*arguments, seed=1, episodes=2, precision="float32")
     assert scores.shape == (2,)
     work = tuple(
         agent.Rollout(1, (int(Purpose.SELECTION), index), np.zeros(867, np.float32))

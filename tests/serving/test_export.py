@@ -206,20 +206,6 @@ def test_the_folder_holds_the_layout_and_the_manifest_the_checksum_of_every_file
     assert names == {folder.name, "models.config"}  # nothing is left of building it aside
 
 
-def test_models_trained_in_bfloat16_are_exported_in_float32() -> None:
-    from wm_tf.models import Memory, Vision
-    from wm_tf.serving.export import _in_float32
-
-    trained = Vision(32, dtype="mixed_bfloat16")
-    exported = _in_float32(trained)
-    assert exported.compute_dtype == "float32"
-    layers = exported.encoder.layers + exported.decoder.layers
-    assert {layer.compute_dtype for layer in layers} == {"float32"}
-    for mine, theirs in zip(exported.get_weights(), trained.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert _in_float32(Memory(4, 3, 8, dtype="mixed_bfloat16")).compute_dtype == "float32"
-
-
 def test_start_latents_of_another_task_are_refused(
     tmp_path: Path, keras_models: dict[str, Any]
 ) -> None:

@@ -66,7 +66,7 @@ def test_episodes_are_encoded_once_for_each_v(
     encoded = [tmp_path / "latents" / path.name for path in episodes]
     encode_episodes(vision, episodes, encoded, TASK)
     held = read_latents(encoded[2], TASK)
-    np.testing.assert_allclose(held.mean, vision.encode(frames(6))[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(held.mean, vision.encode(frames(6))[0], atol=0.01)  # of bfloat16
     np.testing.assert_array_equal(held.rewards, np.arange(5))
     assert (held.terminated, held.last_frame_repeated) == (True, True)
 

@@ -18,7 +18,7 @@ from wm_tf.config import TASKS, ControllerConfig, Task
 from wm_tf.evolution.dreams import dream_all
 from wm_tf.execution import LocalExecutor
 from wm_tf.models import controller
-from wm_tf.precision import Precision, bfloat16_is_fast
+from wm_tf.precision import Arithmetic, Precision, fast_dtypes
 from wm_tf.seeding import Purpose, generator
 from wm_tf.serving import manifest
 from wm_tf.serving.contract import VERSION
@@ -33,7 +33,7 @@ SEED = 1
 SIDE = 2048
 """Of the large matrix product."""
 
-TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.1}
+TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-3, "bfloat16": 0.1}
 """Of most returns, in their standard deviations."""
 
 
@@ -88,29 +88,28 @@ class Dreamer:
 
 def dreams() -> list[Comparison]:
     """Both tasks, in float32 and, where it is fast, in bfloat16."""
-    precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16_is_fast() else ["float32"]
     lines = []
     for task in TASKS.values():
         with Dreamer(task) as dreamer:
-            for precision in precisions:
-                lines += _dreams(dreamer, precision)
+            for dtype in fast_dtypes():
+                lines += _dreams(dreamer, dtype)
     return lines
 
 
-def _dreams(dreamer: Dreamer, precision: Precision) -> list[Comparison]:
+def _dreams(dreamer: Dreamer, dtype: Arithmetic) -> list[Comparison]:
     task, parameters = dreamer.task, models.candidates(dreamer.task, POPULATION)
     steps = POPULATION * ROLLOUTS * HORIZON
 
     def returns() -> np.ndarray:
         """Those of the first candidate, [R]."""
-        return dreamer(parameters, precision)[0]
+        return dreamer(parameters, dtype)[0]
 
     dream = tf.saved_model.load(str(dreamer.folder / "memory" / VERSION)).signatures["dream"]
     latents, seed = dreamer.start
     everyone = np.repeat(parameters, ROLLOUTS, 0)
     batched = by_steps(task, dream, everyone, np.tile(latents, (POPULATION, 1)), seed)
     single = by_steps(task, dream, parameters[:1], latents[:1], seed)
-    what = f"dream, {task.name}, {POPULATION} x {ROLLOUTS} rollouts, {precision}"
+    what = f"dream, {task.name}, {POPULATION} x {ROLLOUTS} rollouts, {dtype}"
     measure = rate(steps, returns)
     return [
         compare(
@@ -123,7 +122,7 @@ def _dreams(dreamer: Dreamer, precision: Precision) -> list[Comparison]:
                 # The noise of a call's first R rows is that of the R rollouts.
                 lambda: batched()[:ROLLOUTS],
             ),
-            agree=_same_returns(TOLERANCE[precision]),
+            agree=_same_returns(TOLERANCE[dtype]),
             goal=Goal(3),
         ),
         compare(
@@ -131,7 +130,7 @@ def _dreams(dreamer: Dreamer, precision: Precision) -> list[Comparison]:
             "steps/s",
             Side("ours", measure, lambda: returns()[:1]),
             Side("one rollout at a time, a call per step", rate(HORIZON, single), single),
-            agree=_same_returns(TOLERANCE[precision]),
+            agree=_same_returns(TOLERANCE[dtype]),
             goal=Goal(100),
         ),
         compare(
@@ -139,7 +138,7 @@ def _dreams(dreamer: Dreamer, precision: Precision) -> list[Comparison]:
             "GFLOP/s",
             Side("ours", rate(steps * _operations(task) / 1e9, returns)),
             Side(f"one float32 product of {SIDE} x {SIDE} matrices", _large_product()),
-            goal=Goal(0.5 if precision == "float32" else 1.0),
+            goal=Goal(0.5 if dtype == "float32" else 1.0),
         ),
     ]
 

@@ -11,13 +11,13 @@ import tensorflow as tf
 from wm_tf.bench.compare import Comparison, Goal, Side, close, compare, rate
 from wm_tf.config import TASKS, MemoryConfig, Task
 from wm_tf.models import Memory, mixture
-from wm_tf.precision import Precision, bfloat16_is_fast
+from wm_tf.precision import Arithmetic, fast_dtypes
 from wm_tf.seeding import Purpose, generator
 from wm_tf.training.memory import make_memory
 
 BATCHES = 4
 
-TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 2e-2}
+TOLERANCE: dict[Arithmetic, float] = {"float32": 1e-3, "bfloat16": 2e-2}
 """Relative, of a loss."""
 
 
@@ -60,12 +60,11 @@ class PlainMemory(keras.Model):
 
 def training() -> list[Comparison]:
     """Training steps of both tasks; the peer computes in float32."""
-    precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16_is_fast() else ["float32"]
-    return [_training(task, precision) for task in TASKS.values() for precision in precisions]
+    return [_training(task, dtype) for task in TASKS.values() for dtype in fast_dtypes()]
 
 
-def _training(task: Task, precision: Precision) -> Comparison:
-    config = MemoryConfig(dropout=0.0, precision=precision)  # Keras's LSTM has no such dropout
+def _training(task: Task, dtype: Arithmetic) -> Comparison:
+    config = MemoryConfig(dropout=0.0, precision=dtype)  # Keras's LSTM has no such dropout
     ours, plain = make_memory(task, config, 1), PlainMemory(task, config)
     batch = sequences(task, config, config.batch_size)
     batches = tf.data.Dataset.from_tensors(batch).repeat(BATCHES)
@@ -82,11 +81,11 @@ def _training(task: Task, precision: Precision) -> Comparison:
         return Side(name, rate(steps, train), train)
 
     return compare(
-        f"M: training, {task.name}, {precision}",
+        f"M: training, {task.name}, {dtype}",
         "steps/s",
         side("ours", ours),
         side("keras.layers.LSTM and Dense, TFP's log_prob, float32", plain),
-        agree=close(TOLERANCE[precision]),
+        agree=close(TOLERANCE[dtype]),
         goal=Goal(2),
     )
 

@@ -16,6 +16,7 @@ from wm_tf.bench.compare import Comparison, Goal, Side, against_limit, close, co
 from wm_tf.bench.footprint import private_memory
 from wm_tf.config import get_task
 from wm_tf.execution import LocalExecutor, map_chunks
+from wm_tf.precision import compute_dtype
 from wm_tf.runtime import import_tensorflow
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -76,7 +77,14 @@ def chunks(models: agent.ModelsAt, count: int, rollouts: int = agent.ROWS) -> li
         for chunk in range(count)
         for rollout in range(rollouts)
     ]
-    return agent.chunks(work, rollouts, task=TASK.name, max_steps=STEPS, models=models)
+    return agent.chunks(
+        work,
+        rollouts,
+        task=TASK.name,
+        max_steps=STEPS,
+        models=models,
+        precision=compute_dtype("auto"),
+    )
 
 
 def play_one_by_one(chunk: agent.Chunk) -> list[agent.Outcome]:

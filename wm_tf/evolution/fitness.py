@@ -18,6 +18,7 @@ from wm_tf import agent
 from wm_tf.config import ControllerConfig, Task
 from wm_tf.evolution.dreams import dream_all
 from wm_tf.execution import map_chunks
+from wm_tf.precision import Precision, compute_dtype
 from wm_tf.seeding import Purpose
 
 
@@ -89,6 +90,7 @@ class RealFitness:
             max_steps=min(self.config.horizon, self.task.max_steps),
             models=self.models,
             patience=self.config.patience,
+            precision=compute_dtype(self.config.precision),
         )
         totals = np.array([outcome.total for outcome in outcomes])
         steps = sum(outcome.steps for outcome in outcomes)
@@ -116,11 +118,19 @@ def real_returns(
     seed: int,
     episodes: int,
     purpose: Purpose = Purpose.SELECTION,
+    precision: Precision = "auto",
 ) -> np.ndarray:
     """A controller's returns in the real environment on the seeds of a purpose, [episodes]."""
     rollouts = [
         agent.Rollout(seed, (int(purpose), index), parameters.astype(np.float32))
         for index in range(episodes)
     ]
-    outcomes = play_all(executor, rollouts, task=task.name, max_steps=task.max_steps, models=models)
+    outcomes = play_all(
+        executor,
+        rollouts,
+        task=task.name,
+        max_steps=task.max_steps,
+        models=models,
+        precision=compute_dtype(precision),
+    )
     return np.array([outcome.total for outcome in outcomes])

@@ -143,6 +143,7 @@ def controller_round(
                 parameters,
                 seed=seed,
                 episodes=config.selection_episodes,
+                precision=config.precision,
             ),
             config,
             task=task,

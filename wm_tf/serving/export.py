@@ -15,6 +15,7 @@ from wm_tf import storage
 from wm_tf.config import Task
 from wm_tf.errors import RunFailed
 from wm_tf.models import Controller, Memory, Vision, mixture
+from wm_tf.precision import computing_in
 from wm_tf.serving import contract, golden, manifest, tensorflow_serving
 from wm_tf.serving.decoder import FoldedDecoder
 from wm_tf.serving.folder import describe, replacing
@@ -55,8 +56,8 @@ def export(
     """
     initial_latents.check(task)
     functions = {
-        "vision": _vision_functions(_in_float32(vision)),
-        "memory": _memory_functions(_in_float32(memory)),
+        "vision": _vision_functions(computing_in(vision, "float32")),
+        "memory": _memory_functions(computing_in(memory, "float32")),
     }
     if controller is not None:
         functions["controller"] = _controller_functions(controller)
@@ -162,12 +163,3 @@ def variables(model: Vision | Memory | Controller) -> list[tf.Variable]:
     if isinstance(model, Controller):
         return [model.parameters]
     return [weight.value for weight in model.weights]
-
-
-def _in_float32(model: Any) -> Any:
-    """The model itself, or one of the same weights that computes in float32."""
-    if model.compute_dtype == "float32":
-        return model
-    copy = type(model).from_config({**model.get_config(), "dtype": "float32"})
-    copy.set_weights(model.get_weights())
-    return copy
