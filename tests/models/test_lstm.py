@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from wm_tf.models import lstm
 
-T, B, H = 6, 3, 4
+T, B, N, H = 6, 3, 2, 4
 
 
-def plain(projected: Any, kernel: Any, h: Any, c: Any) -> tuple[Any, Any]:
+def plain(inputs: Any, kernel: Any, bias: Any, h: Any, c: Any) -> tuple[Any, Any]:
     """Step by step."""
     hs, cs = [], []
-    for x in tf.unstack(projected):
-        h, c = lstm.cell(x + h @ kernel, c)
+    for x in tf.unstack(inputs):
+        h, c = lstm.cell(tf.concat([x, h], -1) @ kernel + bias, c)
         hs.append(h)
         cs.append(c)
     return tf.stack(hs), tf.stack(cs)
@@ -25,7 +25,7 @@ def plain(projected: Any, kernel: Any, h: Any, c: Any) -> tuple[Any, Any]:
 
 def arguments(kind: str) -> list[tf.Tensor]:
     random = np.random.default_rng(1)
-    shapes = ((T, B, 4 * H), (H, 4 * H), (B, H), (B, H))
+    shapes = ((T, B, N), (N + H, 4 * H), (4 * H,), (B, H), (B, H))
     return [tf.constant(random.normal(0.0, 0.7, shape), kind) for shape in shapes]
 
 
@@ -53,10 +53,12 @@ def test_values_and_gradients_are_those_of_a_plain_loop(compiled: bool, xla: boo
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_bfloat16_is_of_the_products_alone() -> None:
+@pytest.mark.parametrize("xla", [False, True])
+def test_bfloat16_is_of_the_products_alone(xla: bool) -> None:
     given = arguments("float32")
-    exact = values_and_gradients(lambda *arrays: lstm.unroll(*arrays, "float32"), given)
-    rough = values_and_gradients(lambda *arrays: lstm.unroll(*arrays, "bfloat16"), given)
+    run = tf.function(values_and_gradients)  # XLA's loops are compiled ones
+    exact = run(lambda *arrays: lstm.unroll(*arrays, "float32"), given)
+    rough = run(lambda *arrays: lstm.unroll(*arrays, "bfloat16", xla), given)
     for actual, expected in zip(rough, exact, strict=True):
         assert actual.dtype == tf.float32
         # 8 bits of each factor, over six steps.

@@ -2,9 +2,9 @@
 
 TensorFlow's gradient of a loop keeps every intermediate result of every step and adds up the
 kernel's gradient step by step. Here the loop forwards keeps h, c and the gates, from which all that
-the way back needs follows without a product; the kernel's gradient is one product over all steps,
-and the loop backwards holds what truly goes from step to step: one product and a few
-multiplications.
+the way back needs follows without a product; the gradients of kernel and bias are one product each
+over all steps, and the loop backwards holds what truly goes from step to step: one product and a
+few multiplications.
 """
 
 from __future__ import annotations
@@ -34,38 +34,45 @@ def product(x: Any, kernel: Any, dtype: str) -> tf.Tensor:
 
 
 def unroll(
-    projected: Any, kernel: Any, h: Any, c: Any, dtype: str, xla: bool = False
+    inputs: Any, kernel: Any, bias: Any, h: Any, c: Any, dtype: str, xla: bool = False
 ) -> tuple[Any, Any]:
     """All steps of a sequence.
 
     Args:
-      projected: what the inputs add to the gates, [T, B, 4 H].
-      kernel: of h, [H, 4 H].
+      inputs: [T, B, N].
+      kernel: of inputs and h, [N + H, 4 H].
+      bias: [4 H].
       h, c: the state before the first step, [B, H].
       dtype: of the matrix products alone.
-      xla: compile both loops with it, once for each shape.
+      xla: compile both loops with it, once for each shape. Their own products, of h, are then of
+        h's type: XLA does not know a CPU's bfloat16 ones.
 
     Returns:
       h and c after each step, [T, B, H].
     """
     forwards = _xla_forwards if xla else _forwards
     backwards = _xla_backwards if xla else _backwards
+    inner = h.dtype.name if xla else dtype
+    rows, columns = kernel.shape
 
     @tf.custom_gradient
-    def steps(projected: Any, kernel: Any, h: Any, c: Any) -> Any:
-        low = tf.cast(kernel, dtype)
-        hs, cs, *gates = forwards(projected, low, h, c, dtype)
+    def steps(inputs: Any, kernel: Any, bias: Any, h: Any, c: Any) -> Any:
+        of_inputs, of_h = tf.split(kernel, [rows - h.shape[-1], h.shape[-1]])
+        low = tf.cast(of_h, inner)
+        hs, cs, *gates = forwards(product(inputs, of_inputs, dtype) + bias, low, h, c, inner)
 
-        def gradient(dhs: Any, dcs: Any) -> tuple[Any, Any, Any, Any]:
+        def gradient(dhs: Any, dcs: Any) -> tuple[Any, Any, Any, Any, Any]:
             h_before, c_before = tf.concat([h[None], hs[:-1]], 0), tf.concat([c[None], cs[:-1]], 0)
-            dgates, dh, dc = backwards(gates, tf.transpose(low), c_before, cs, dhs, dcs, dtype)
-            rows = tf.reshape(h_before, [-1, kernel.shape[0]])
-            columns = tf.reshape(dgates, [-1, kernel.shape[1]])
-            return dgates, product(tf.transpose(rows), columns, dtype), dh, dc
+            dgates, dh, dc = backwards(gates, tf.transpose(low), c_before, cs, dhs, dcs, inner)
+            flat = tf.reshape(dgates, [-1, columns])
+            seen = tf.reshape(tf.concat([inputs, h_before], -1), [-1, rows])
+            dkernel = product(tf.transpose(seen), flat, dtype)
+            dbias = (tf.ones([1, tf.shape(flat)[0]], flat.dtype) @ flat)[0]  # faster than a sum
+            return product(dgates, tf.transpose(of_inputs), dtype), dkernel, dbias, dh, dc
 
         return (hs, cs), gradient
 
-    return steps(projected, tf.convert_to_tensor(kernel), h, c)
+    return steps(inputs, tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias), h, c)
 
 
 def _forwards(projected: Any, kernel: Any, h: Any, c: Any, dtype: str) -> Any:

@@ -15,12 +15,17 @@ appendix A.2; the forget gate's bias of 1 is Jozefowicz et al. 2015).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from wm_tf.models import devices, lstm, mixture
+
+_SMALLEST_FOR_BFLOAT16 = 512
+"""Hidden units from which the LSTM's own products in training gain more from bfloat16 than from
+being compiled by XLA together with what is between them."""
 
 
 class MemoryStep(NamedTuple):
@@ -136,11 +141,7 @@ class Memory(keras.Model):
         if h is None:
             h, c = self.initial_state(tf.shape(latent)[0])
         inputs = tf.transpose(tf.concat([latent, action], -1), [1, 0, 2])  # [T, B, Z + A]
-        input_kernel, state_kernel = tf.split(
-            tf.convert_to_tensor(self.kernel), [self._inputs, self.hidden_size]
-        )
-        projected = self._product(inputs, input_kernel) + self.bias
-        states = lstm.unroll(projected, state_kernel, h, c, self.compute_dtype, xla)
+        states = lstm.unroll(inputs, self.kernel, self.bias, h, c, self.compute_dtype, xla)
         h, c = (tf.transpose(state, [1, 0, 2]) for state in states)
         return MemoryStep(*self.heads(h, mask), h, c)
 
@@ -151,17 +152,15 @@ class Memory(keras.Model):
         """
         if mask is not None:
             h = h * mask
-        output = self._product(h, self.output_kernel) + self.output_bias
-        size = self.latent_size * self.mixtures
-        shape = tf.concat([tf.shape(h)[:-1], [self.latent_size, self.mixtures]], 0)
+        output = tf.nn.bias_add(self._product(h, self.output_kernel), self.output_bias)
+        parts = [self.latent_size, self.mixtures]
+        # Slices would have gradients of the output's size, each, to be added up.
+        *of_mixture, reward, done_logit = tf.split(output, [math.prod(parts)] * 3 + [1, 1], -1)
+        shape = tf.concat([tf.shape(h)[:-1], parts], 0)
         logits, mean, log_std = (
-            tf.ensure_shape(
-                tf.reshape(output[..., index * size : (index + 1) * size], shape),
-                [*h.shape[:-1], self.latent_size, self.mixtures],
-            )
-            for index in range(3)
+            tf.ensure_shape(tf.reshape(part, shape), [*h.shape[:-1], *parts]) for part in of_mixture
         )
-        return logits, mean, log_std, output[..., -2], output[..., -1]
+        return logits, mean, log_std, reward[..., 0], done_logit[..., 0]
 
     def dropout_mask(self, batch: Any) -> tf.Tensor:
         """A training mask [B, 1, H], the same at all times: 0 or 1 / (1 - dropout)."""
@@ -176,8 +175,8 @@ class Memory(keras.Model):
         """Predictions for sequences, from the zero state: the fields of `MemoryStep` by name."""
         latent, action = inputs["latent"], inputs["action"]
         mask = self.dropout_mask(tf.shape(latent)[0]) if training and self.dropout else None
-        # XLA fuses what is between the products, but does not know a CPU's bfloat16 ones.
-        xla = training and self.compute_dtype == "float32"
+        small = self.hidden_size < _SMALLEST_FOR_BFLOAT16
+        xla = training and (small or self.compute_dtype == "float32")
         return self.unroll(latent, action, mask=mask, xla=xla)._asdict()
 
     def compute_loss(
