@@ -277,9 +277,10 @@ def test_a_score_that_cannot_be_written_is_refused_before_it_is_played(
         (("real", "--temperature", "1.2"), "--temperature 1.2: expected only with --env dream"),
         (("dream", "--frames", "fast"), "--frames fast: expected only with --env real"),
         (("dream", "--frames", "official"), "--frames official: expected only with --env real"),
+        (("dream", "--precision", "auto"), "--precision auto: expected only with --env real"),
         (
-            ("dream", "--precision", "bfloat16"),
-            "--precision bfloat16: expected only with --env real",
+            ("real", "--policy", "random", "--precision", "float32"),
+            "--precision float32: the random policy does not look",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from wm_tf.collect import collect
 from wm_tf.config import CollectConfig, get_task
 from wm_tf.data.episodes import episode_path, episode_paths, read_episode
 from wm_tf.execution import LocalExecutor, SerialExecutor
+from wm_tf.precision import compute_dtype
 from wm_tf.seeding import Purpose
 
 TASK = dataclasses.replace(get_task("car_racing"), max_steps=20)
@@ -78,7 +79,7 @@ def work_of(
 
     def plan(_: object, work: Sequence[agent.Chunk], __: int) -> list[agent.Outcome]:
         for chunk in work:
-            assert chunk.patience == config.patience
+            assert (chunk.patience, chunk.precision) == (config.patience, compute_dtype("auto"))
             planned.extend(chunk.rollouts)
         return []
 

@@ -1,4 +1,4 @@
-"""Which processors compute in bfloat16 unless told otherwise."""
+"""Which processors compute in bfloat16 unless told otherwise, and what it changes."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def test_what_v_sees_in_bfloat16_is_what_it_sees_in_float32(keras_models: dict[s
     other_mean, other_log_variance = (part.numpy() for part in moments)
     assert other_mean.dtype == np.float32
     difference = np.abs(other_mean - mean)
-    assert 0 < difference.mean() < 0.02 * np.exp(0.5 * log_variance).mean()
-    np.testing.assert_allclose(other_log_variance, log_variance, atol=0.02)
+    assert 0 < difference.mean() < 0.002 * np.exp(0.5 * log_variance).mean()
+    np.testing.assert_allclose(other_log_variance, log_variance, atol=0.005)

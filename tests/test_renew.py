@@ -17,6 +17,7 @@ from wm_tf import storage
 from wm_tf.cli import main
 from wm_tf.renew import BEGIN, DRIVE, END
 from wm_tf.serving import golden, manifest
+from wm_tf.serving.card import place
 from wm_tf.serving.load import Models
 from wm_tf.serving.verify import verify
 
@@ -67,6 +68,13 @@ def test_the_models_are_as_they_were_and_sound(renewed: Path, saved_models: Path
     changed = {name for name in after if after[name] != before.get(name)}
     # The golden outputs are right again; the last bits of a loaded function's may be others.
     assert changed - {golden.FILE_NAME} == {"README.md", "dream.gif"}
+
+
+def test_a_scores_command_names_its_arithmetic() -> None:
+    environment = {**RESULT["env"], "precision": "bfloat16"}
+    score = module._score({**RESULT, "env": environment})
+    assert score["command"] == COMMAND.replace("--episodes", "--precision bfloat16 --episodes")
+    assert place(score) == "real, fast frames, bfloat16, seed 7"
 
 
 def test_scores_are_in_manifest_card_and_readme(renewed: Path) -> None:

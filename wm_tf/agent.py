@@ -30,7 +30,7 @@ from wm_tf.config import FRAME_SIZE, Task, get_task
 from wm_tf.data.episodes import Episode, write_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
-from wm_tf.precision import Precision, compute_dtype, computing_in
+from wm_tf.precision import Arithmetic, computing_in
 from wm_tf.runtime import import_tensorflow
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class Chunk:
     official_frames: bool = False
     patience: int = 0
     """A rollout is given up after so many steps without a positive reward (0: never)."""
-    precision: Precision = "float32"
-    """Arithmetic of V's convolutions."""
+    precision: Arithmetic = "float32"
+    """Of V's convolutions."""
 
     @property
     def records(self) -> list[Path]:
@@ -183,7 +183,7 @@ class WorldModelActor:
         vision: Vision,
         memory: Memory,
         controller: Controller | None,
-        precision: Precision = "float32",
+        precision: Arithmetic = "float32",
     ) -> None:
         self._task = task
         self._controller = controller
@@ -350,7 +350,7 @@ def load_models(models: ModelsAt, task: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Precision) -> Any:
+def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Arithmetic) -> Any:
     """One call for everything between a batch of frames and the next one.
 
     (frames uint8 [B, 64, 64, 3], normal [B, Z], disturbance [B, A], parameters [B, N], h, c [B, H])
@@ -361,7 +361,7 @@ def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Precis
     from wm_tf.models import controller
 
     low, high = action_range(task)
-    encode = computing_in(vision, compute_dtype(precision)).encode
+    encode = computing_in(vision, precision).encode
 
     @tf.function  # traced for each size of controllers, which their layers follow from
     def advance(frames, normal, disturbance, parameters, h, c):  # type: ignore[no-untyped-def]

@@ -208,7 +208,8 @@ class MemoryConfig:
     done_positive_weight: float = 10.0
     """Weight of the steps that end an episode in the end head's loss."""
     precision: Precision = "auto"
-    """Arithmetic of the matrix products in training; auto: bfloat16 where the processor gains."""
+    """Arithmetic of the matrix products in training, of small LSTMs' steps excepted; auto: bfloat16
+    where the processor gains."""
 
     def __post_init__(self) -> None:
         if self.decay > 1:

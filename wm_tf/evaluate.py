@@ -21,7 +21,7 @@ from wm_tf.config import Task, get_task
 from wm_tf.envs import task_module
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.execution import run_chunks
-from wm_tf.precision import Precision, compute_dtype
+from wm_tf.precision import Arithmetic, Precision, compute_dtype
 from wm_tf.progress import Progress
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -66,9 +66,9 @@ def evaluate(
       temperature: of the dream (of it alone); None: that of the manifest.
 
     Returns:
-      ``task``, ``env`` {name, id, version, frames}, ``policy``, ``episodes``, ``seed``, ``mean``,
-      ``std`` (population), ``se`` (of the mean), ``min``, ``max``, ``returns``, ``lengths``,
-      ``seconds``.
+      ``task``, ``env`` {name, id, version, frames, and precision if it is not float32}, ``policy``,
+      ``episodes``, ``seed``, ``mean``, ``std`` (population), ``se`` (of the mean), ``min``,
+      ``max``, ``returns``, ``lengths``, ``seconds``.
 
     Raises:
       UserError: there are no such models, or what is given belongs to the other `env`.
@@ -80,14 +80,15 @@ def evaluate(
     ):
         if value is not None and env != where:
             raise UserError(f"--{name} {value}: expected only with --env {where}, got --env {env}")
+    if random and precision is not None:
+        raise UserError(f"--precision {precision}: the random policy does not look at frames")
+    dtype = compute_dtype(precision or "float32")
     frames = frames or "official"
     start = time.monotonic()
     facts = get_task(task)
     if env == "real":
         located = None if random else _located(models, task)
-        returns, lengths = _play_real(
-            executor, facts, located, episodes, seed, frames, precision or "float32"
-        )
+        returns, lengths = _play_real(executor, facts, located, episodes, seed, frames, dtype)
     else:
         folder = manifest.find_models(models, task)
         play = _dream_randomly if random else _dream
@@ -98,6 +99,8 @@ def evaluate(
     described = {"name": env, "id": environment["id"], "version": environment["version"]}
     if env == "real":
         described["frames"] = frames
+        if dtype != "float32":
+            described["precision"] = dtype
     else:
         described |= {"id": facts.dream, "temperature": dreams.temperature}
     return {
@@ -139,7 +142,7 @@ def _play_real(
     episodes: int,
     seed: int,
     frames: Frames,
-    precision: Precision,
+    dtype: Arithmetic,
 ) -> tuple[list[float], list[int]]:
     rollouts = [agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)]
     chunks = agent.chunks(
@@ -149,7 +152,7 @@ def _play_real(
         max_steps=task.max_steps,
         models=models,
         official_frames=frames == "official",
-        precision=compute_dtype(precision),
+        precision=dtype,
     )
     results: dict[int, list[agent.Outcome]] = {}
     with Progress("evaluate", episodes, "episodes") as progress:

@@ -1,7 +1,7 @@
 """In which arithmetic networks compute.
 
-bfloat16 is used for matrix products and convolutions alone; weights, states, losses and whatever
-is exported stay float32.
+bfloat16 is used for matrix products and convolutions alone; weights that are trained, states,
+losses and whatever is exported stay float32.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def dtype_policy(precision: Precision) -> str:
 def computing_in(model: Model, dtype: Arithmetic) -> Model:
     """The Keras model itself, or one of the same weights that computes in that type.
 
-    For inference: one that computes in bfloat16 holds its weights in it, too.
+    In bfloat16, V to encode with: the copy's weights are rounded to it once, not in each call.
     """
     if model.compute_dtype == dtype:
         return model

@@ -32,6 +32,7 @@ DRIVE = Path("player") / "pictures" / "dream.gif"
 """Of the README: car_racing in the player."""
 BEGIN, END = "<!-- scores, by python -m wm_tf renew -->", "<!-- end of scores -->"
 
+_OPTIONS = ("frames", "precision", "temperature")
 _SUMMARY = ("mean", "std", "se", "min", "max")
 
 
@@ -95,7 +96,7 @@ def _score(result: Mapping[str, Any]) -> dict[str, Any]:
     environment = result["env"]
     options = {
         "env": environment["name"],
-        **{name: environment[name] for name in ("frames", "temperature") if name in environment},
+        **{name: environment[name] for name in _OPTIONS if name in environment},
         "episodes": result["episodes"],
         "seed": result["seed"],
     }

@@ -15,6 +15,7 @@ from wm_tf.evolution import dreams
 from wm_tf.evolution import fitness as module
 from wm_tf.evolution.fitness import DreamFitness, RealFitness, real_returns
 from wm_tf.execution import LocalExecutor, SerialExecutor
+from wm_tf.precision import Arithmetic
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
@@ -145,20 +146,33 @@ def test_real_rollouts_are_put_in_their_place(
     assert keys == [(int(Purpose.FITNESS), 7, rollout) for rollout in range(3)] * 7
 
 
-def test_selection_is_scored_on_its_own_seeds(saved_models: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_selection_is_scored_on_its_own_seeds(
+    saved_models: Path, precision: Arithmetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real one, short: zero parameters give half gas whatever V and M say."""
+    played: list[agent.Chunk] = []
+    play = agent.play
+
+    def watched(chunk: agent.Chunk) -> list[agent.Outcome]:
+        played.append(chunk)
+        return play(chunk)
+
+    monkeypatch.setattr(module.agent, "play", watched)
     task = dataclasses.replace(TASK, max_steps=5)
     models = agent.ModelsAt(saved_models, manifest.checksum(saved_models / "car_racing"))
     arguments = (SerialExecutor(), task, models, np.zeros(867))
-    scores = real_returns(*arguments, seed=1, episodes=2, precision="float32")
+    options = {"seed": 1, "episodes": 2, "precision": precision}
+    scores = real_returns(*arguments, **options)
     assert scores.shape == (2,)
+    assert {chunk.precision for chunk in played} == {precision}
     work = tuple(
         agent.Rollout(1, (int(Purpose.SELECTION), index), np.zeros(867, np.float32))
         for index in range(2)
     )
     outcomes = agent.play(agent.Chunk("car_racing", work, 5, models))
     np.testing.assert_array_equal(scores, [outcome.total for outcome in outcomes])
-    np.testing.assert_array_equal(scores, real_returns(*arguments, seed=1, episodes=2))
+    np.testing.assert_array_equal(scores, real_returns(*arguments, **options))
 
 
 def test_a_generation_plays_the_same_tracks_for_all_candidates(saved_models: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from wm_tf.config import get_task
 from wm_tf.models import Memory, mixture
+from wm_tf.models import memory as memory_module
 
 Z, A, H, K = 3, 2, 8, 2
 BATCH, STEPS = 4, 7
@@ -204,8 +205,13 @@ def test_a_batch_of_padding_alone_has_no_loss() -> None:
     assert float(memory.compute_loss(y=nothing, y_pred=memory(inputs))) == 0.0
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_it_overfits_a_batch_with_both_heads(policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "smallest"), [("float32", 512), ("mixed_bfloat16", 512), ("mixed_bfloat16", 1)]
+)
+def test_it_overfits_a_batch_with_both_heads(
+    policy: str, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "_SMALLEST_FOR_BFLOAT16", smallest)
     memory = make_memory(dtype=policy)
     memory.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0), jit_compile=False)
     inputs, targets = sequences()

@@ -16,7 +16,7 @@ from wm_tf.bench.compare import Comparison, Goal, Side, against_limit, close, co
 from wm_tf.bench.footprint import private_memory
 from wm_tf.config import get_task
 from wm_tf.execution import LocalExecutor, map_chunks
-from wm_tf.precision import compute_dtype
+from wm_tf.precision import Precision, compute_dtype
 from wm_tf.runtime import import_tensorflow
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
@@ -42,10 +42,10 @@ def rollouts() -> list[Comparison]:
                 "rollouts/hour",
                 _side("ours", batched, agent.play, chunks(models, WORKERS)),
                 _side(
-                    "one environment and one network call per step in each worker",
+                    "one environment and one network call per step in each worker, float32",
                     single,
                     play_one_by_one,
-                    chunks(models, WORKERS, ONE_BY_ONE),
+                    chunks(models, WORKERS, ONE_BY_ONE, "float32"),
                 ),
                 agree=close(0.0, 0.02),
                 goal=Goal(4),
@@ -70,7 +70,12 @@ def untrained_models(folder: Path) -> agent.ModelsAt:
     return agent.ModelsAt(folder, manifest.checksum(export_untrained(folder, TASK)))
 
 
-def chunks(models: agent.ModelsAt, count: int, rollouts: int = agent.ROWS) -> list[agent.Chunk]:
+def chunks(
+    models: agent.ModelsAt,
+    count: int,
+    rollouts: int = agent.ROWS,
+    precision: Precision = "auto",
+) -> list[agent.Chunk]:
     """Chunks of so many rollouts."""
     work = [
         agent.Rollout(1, (int(Purpose.BENCHMARK), chunk, rollout))
@@ -83,7 +88,7 @@ def chunks(models: agent.ModelsAt, count: int, rollouts: int = agent.ROWS) -> li
         task=TASK.name,
         max_steps=STEPS,
         models=models,
-        precision=compute_dtype("auto"),
+        precision=compute_dtype(precision),
     )
 
 

@@ -117,8 +117,8 @@ def real_returns(
     *,
     seed: int,
     episodes: int,
+    precision: Precision,
     purpose: Purpose = Purpose.SELECTION,
-    precision: Precision = "auto",
 ) -> np.ndarray:
     """A controller's returns in the real environment on the seeds of a purpose, [episodes]."""
     rollouts = [

@@ -56,7 +56,9 @@ def unroll(
     rows, columns = kernel.shape
 
     @tf.custom_gradient
-    def steps(inputs: Any, kernel: Any, bias: Any, h: Any, c: Any) -> Any:
+    def steps(*given: Any) -> Any:
+        # Called eagerly, a tape would differentiate what is done here, too.
+        inputs, kernel, bias, h, c = map(tf.stop_gradient, given)
         of_inputs, of_h = tf.split(kernel, [rows - h.shape[-1], h.shape[-1]])
         low = tf.cast(of_h, inner)
         hs, cs, *gates = forwards(product(inputs, of_inputs, dtype) + bias, low, h, c, inner)

@@ -179,7 +179,7 @@ def _study(
     )  # fmt: skip
     actual = real_returns(
         executor, task, models, parameters,
-        seed=seed, episodes=episodes, purpose=Purpose.EVALUATION,
+        seed=seed, episodes=episodes, purpose=Purpose.EVALUATION, precision=config.precision,
     )  # fmt: skip
     return Scores(summary(dreams.returns[0].tolist()), summary(actual.tolist()))
 

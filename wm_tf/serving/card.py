@@ -277,8 +277,9 @@ def mean_and_deviation(score: Mapping[str, Any]) -> str:
 def place(score: Mapping[str, Any]) -> str:
     """Where a score was reached."""
     frames = f", {score['frames']} frames" if score.get("frames") else ""
+    precision = f", {score['precision']}" if "precision" in score else ""
     temperature = f", temperature {score['temperature']:g}" if "temperature" in score else ""
-    return f"{score.get('env', '')}{frames}{temperature}, seed {score.get('seed', '')}"
+    return f"{score.get('env', '')}{frames}{precision}{temperature}, seed {score.get('seed', '')}"
 
 
 def machine(facts: Mapping[str, Any]) -> str:

@@ -47,9 +47,9 @@ def encode_episodes(
       DamagedFile: an episode or what is encoded of it is damaged or of another task.
     """
     name = checkpoint.digest(vision)
-    encoder = computing_in(vision, compute_dtype("auto"))
     pairs = zip(episodes, encoded, strict=True)
     missing = [pair for pair in pairs if not _is_encoded(*pair, task, name)]
+    encoder = computing_in(vision, compute_dtype("auto")) if missing else vision
     with Progress("encode", len(episodes), "episodes", done=len(episodes) - len(missing)) as bar:
         for source, target in missing:
             episode = read_episode(source, task)

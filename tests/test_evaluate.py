@@ -1,0 +1,31 @@
+"""What evaluate has played for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wm_tf import agent
+from wm_tf.evaluate import evaluate
+from wm_tf.execution import SerialExecutor
+from wm_tf.precision import Precision
+
+
+@pytest.mark.parametrize("precision", [None, "float32", "bfloat16"])
+def test_v_computes_in_float32_unless_told_otherwise(
+    saved_models: Path, precision: Precision | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[agent.Chunk] = []
+
+    def play(chunk: agent.Chunk) -> list[agent.Outcome]:
+        played.append(chunk)
+        return [agent.Outcome(1.0, 1, False, True) for _ in chunk.rollouts]
+
+    monkeypatch.setattr(agent, "play", play)
+    options: dict[str, Any] = {"env": "real", "episodes": 3, "seed": 0, "precision": precision}
+    result = evaluate(SerialExecutor(), "car_racing", saved_models, **options)
+    (chunk,) = played
+    assert (chunk.precision, chunk.official_frames) == (precision or "float32", True)
+    assert result["env"].get("precision", "float32") == chunk.precision
