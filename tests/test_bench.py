@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wm_tf import bench, storage
-from wm_tf.bench import compare, footprint, growth
+from wm_tf.bench import compare, footprint, growth, models
 from wm_tf.bench.compare import Comparison, Disagreement, Goal, Side, close
 from wm_tf.bench.table import number, print_table
 from wm_tf.config import get_task
@@ -142,6 +142,12 @@ def test_a_missing_peer_is_a_line_and_no_error(
 def test_a_plot_needs_what_it_draws(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="growth"):
         bench.bench(["dream"], plot=tmp_path / "growth.png")
+
+
+def test_a_repeated_batch_is_not_tuned_by_tensorflow() -> None:
+    data = models.repeated({"x": np.arange(3)}, 4)
+    assert [batch["x"].numpy().tolist() for batch in data] == [[0, 1, 2]] * 4
+    assert data.options().autotune.enabled is False  # a fit to it would end with a sleep
 
 
 def test_every_benchmark_has_its_function() -> None:

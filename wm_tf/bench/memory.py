@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.bench.compare import Comparison, Goal, Side, close, compare, rate
+from wm_tf.bench.models import repeated
 from wm_tf.config import TASKS, MemoryConfig, Task
 from wm_tf.models import Memory, mixture
 from wm_tf.precision import Arithmetic, fast_dtypes
@@ -67,7 +68,7 @@ def _training(task: Task, dtype: Arithmetic) -> Comparison:
     config = MemoryConfig(dropout=0.0, precision=dtype)  # Keras's LSTM has no such dropout
     ours, plain = make_memory(task, config, 1), PlainMemory(task, config)
     batch = sequences(task, config, config.batch_size)
-    batches = tf.data.Dataset.from_tensors(batch).repeat(BATCHES)
+    batches = repeated(batch, BATCHES)
     plain(batch[0])  # makes the weights
     plain.take_weights(ours)
     steps = BATCHES * config.batch_size * config.sequence_length

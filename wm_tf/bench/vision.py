@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from wm_tf.bench.compare import Comparison, Goal, Side, close, compare, rate, rate_at
+from wm_tf.bench.models import repeated
 from wm_tf.config import VisionConfig, get_task
 from wm_tf.models import Vision
 from wm_tf.precision import Arithmetic, computing_in, fast_dtypes
@@ -88,7 +89,7 @@ def _training(dtype: Arithmetic, goal: Goal) -> Comparison:
     ours, plain = make_vision(TASK, config, 1), PlainVision(TASK.latent_size, config.kl_tolerance)
     plain.compile(keras.optimizers.Adam(config.learning_rate), jit_compile=False)
     plain.set_weights(ours.get_weights())
-    batches = tf.data.Dataset.from_tensors(_frames(config.batch_size)).repeat(BATCHES)
+    batches = repeated(_frames(config.batch_size), BATCHES)
 
     def side(name: str, model: Vision) -> Side:
         def train() -> float:
