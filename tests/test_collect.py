@@ -15,7 +15,6 @@ from wm_tf.collect import collect
 from wm_tf.config import CollectConfig, get_task
 from wm_tf.data.episodes import episode_path, episode_paths, read_episode
 from wm_tf.execution import LocalExecutor, SerialExecutor
-from wm_tf.precision import compute_dtype
 from wm_tf.seeding import Purpose
 
 TASK = dataclasses.replace(get_task("car_racing"), max_steps=20)
@@ -79,11 +78,12 @@ def work_of(
 
     def plan(_: object, work: Sequence[agent.Chunk], __: int) -> list[agent.Outcome]:
         for chunk in work:
-            assert (chunk.patience, chunk.precision) == (config.patience, compute_dtype("auto"))
+            assert (chunk.patience, chunk.precision) == (config.patience, "bfloat16")
             planned.extend(chunk.rollouts)
         return []
 
     monkeypatch.setattr(module, "_play", plan)
+    monkeypatch.setattr(module, "compute_dtype", {"auto": "bfloat16"}.__getitem__)
     collect(SerialExecutor(), TASK, folder, config, seed=1, **options)  # type: ignore[arg-type]
     return planned
 
