@@ -223,6 +223,27 @@ def test_an_ablation_is_no_matter_of_gradients(capsys: Capture, tmp_path: Path) 
     assert "--method: expected evolution, got gradients" in message
 
 
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--temperature", "1.3"), "--temperature 1.3"),
+        (("--dropout", "0.3"), "--dropout 0.3"),
+        (("--members", "4"), "--members 4"),
+        (("--goal", "700"), "--goal 700"),
+        (("--goal", "700", "--goal-rise", "7"), "--goal 700"),
+    ],
+)
+@pytest.mark.parametrize("round_index", ["0", "9"])
+def test_flags_of_dreams_are_refused_in_the_real_environment(
+    capsys: Capture, tmp_path: Path, flags: tuple[str, ...], name: str, round_index: str
+) -> None:
+    train = ("train-controller", "car_racing", "--run", tmp_path, "--round", round_index)
+    message = refused_in_a_line(capsys, *train, "--env", "real", *flags)
+    assert f"{name}: expected only with --env dream" in message
+    without = refused_in_a_line(capsys, *train, "--env", "real")  # for want of V, alone
+    assert "expected only" not in without
+
+
 def test_a_folder_of_a_tasks_name_is_no_task() -> None:
     command = cli._parse(["train-controller", "--run", "car_racing", "take_cover"])
     assert isinstance(command, cli.TrainController)

@@ -23,6 +23,7 @@ import tyro
 from wm_tf import storage
 from wm_tf.bench import Benchmark, bench
 from wm_tf.config import (
+    OF_DREAMS,
     TASKS,
     CollectConfig,
     ControllerConfig,
@@ -211,6 +212,13 @@ class TrainController(_Playing, _Stage):
 
         if self.hyper.fresh and self.init is not None:
             raise UserError("--fresh begins with zeros, --init with a controller: expected one")
+        if self.env == "real":
+            defaults = preset(self.task, self.preset).round(self.round).real
+            for name in OF_DREAMS:
+                value = getattr(self.hyper, name)
+                if value != getattr(defaults, name):
+                    flag = name.replace("_", "-")
+                    raise UserError(f"--{flag} {value:g}: expected only with --env dream")
         run = self.open()
         initial = None if self.init is None else controller_of(self.init, self.task)
         with self.players() as executor:

@@ -250,6 +250,8 @@ GRADIENTS_SIGMA = 0.5
 """Of the noise on actions."""
 Search = Literal["weights", "actuators"]
 """See `wm_tf.evolution.space`."""
+OF_DREAMS = ("temperature", "dropout", "members", "goal", "goal_rise")
+"""Hyper-parameters of C's training that mean nothing in the real environment."""
 
 
 @dataclass(frozen=True)
