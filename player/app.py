@@ -249,6 +249,8 @@ class App:
         self.devices.release_all()
         self._mouse.release()
         session.paused = False
+        if session.forked:
+            session.do(Command.FORK)  # which ends it: the title's dream goes on
         self.foyer.follow(session)
         self.titled = True
 

@@ -67,8 +67,6 @@ class Keeper:
         """Writes what was recorded, if anything was."""
         recorded, everything = self._recorder.finish()
         kept: list[Path] = []
-        if any(moment.real is not None for moment in recorded):
-            kept += self._keep_episode(session, everything)
         moments = recording.repeatable(recorded)
         if len(moments) > 1:
             path = self._new_file("jsonl")
@@ -76,6 +74,8 @@ class Keeper:
             if self._export is not None:
                 self._export(self.task, path)
             kept.append(path)
+        if any(moment.real is not None for moment in recorded):  # the larger one is written last
+            kept += self._keep_episode(session, everything)
         return f"kept: {', '.join(str(path) for path in kept)}" if kept else ""
 
     def screenshot(self, surface: pygame.Surface) -> str:

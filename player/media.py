@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FILM_SIZE = (960, 720)
 """Pixels."""
 
 _GIF_EVERY = 2  # steps per picture: 25 pictures a second where the dream has 50 steps
+_GIF_MOST = 3000  # pictures: a longer drive has fewer of them a second
 _GIF_COLOURS = 64
 
 
@@ -48,35 +50,41 @@ class Animation:
     def __init__(self, task: str, path: Path) -> None:
         self._camera = Camera(task, GIF_SIZE)
         self._path = path
-        self._pictures: list[Image.Image] = []
+        self._pictures: list[bytes] = []  # compressed: a drive of minutes has thousands
         self._steps = 0
+        self._every = _GIF_EVERY
         self._rate = 50.0
 
     def add(self, session: Session, frame: np.ndarray) -> None:
         """Takes a picture, if it is time for one."""
         self._rate = session.world.steps_per_second
-        self._steps += 1
-        if self._steps % _GIF_EVERY == 1:
+        if self._steps % self._every == 0:
             data = self._camera.picture(session, frame, Show(in_animation=True))
-            self._pictures.append(Image.frombytes("RGB", GIF_SIZE, data))
+            self._pictures.append(zlib.compress(data, 1))
+        self._steps += 1
+        if len(self._pictures) == _GIF_MOST:
+            self._pictures = self._pictures[::2]
+            self._every *= 2
 
     def close(self) -> None:
         """Writes the file, if there was anything to see; raises RunFailed if it cannot."""
         if not self._pictures:
             return
-        palette = _common_palette(self._pictures)
+        count = len(self._pictures)
+        dozen = self._pictures[:: max(1, count // 12)][:12]
+        palette = _common_palette([_picture(data) for data in dozen])
         # One palette and no dithering: nothing flickers, and flat areas stay small in the file.
-        frames = [
-            picture.quantize(palette=palette, dither=Image.Dither.NONE)
-            for picture in self._pictures
-        ]
+        frames = (
+            _picture(data).quantize(palette=palette, dither=Image.Dither.NONE)
+            for data in self._pictures
+        )
         buffer = io.BytesIO()
-        frames[0].save(
+        next(frames).save(
             buffer,
             "GIF",
             save_all=True,
-            append_images=frames[1:],
-            duration=_durations(len(frames), _GIF_EVERY / self._rate),
+            append_images=frames,
+            duration=_durations(count, self._every / self._rate),
             loop=0,
             optimize=False,
         )
@@ -146,10 +154,13 @@ def _durations(count: int, seconds: float) -> list[int]:
     return [10 * (later - sooner) for sooner, later in itertools.pairwise(marks)]
 
 
+def _picture(compressed: bytes) -> Image.Image:
+    return Image.frombytes("RGB", GIF_SIZE, zlib.decompress(compressed))
+
+
 def _common_palette(pictures: list[Image.Image]) -> Image.Image:
-    """The colours that fit a dozen pictures from the whole drive."""
-    chosen = pictures[:: max(1, len(pictures) // 12)][:12]
-    sheet = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(chosen)))
-    for index, picture in enumerate(chosen):
+    """The colours that fit some pictures."""
+    sheet = Image.new("RGB", (GIF_SIZE[0], GIF_SIZE[1] * len(pictures)))
+    for index, picture in enumerate(pictures):
         sheet.paste(picture, (0, index * GIF_SIZE[1]))
     return sheet.quantize(_GIF_COLOURS, method=Image.Quantize.FASTOCTREE)

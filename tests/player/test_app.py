@@ -11,8 +11,8 @@ import pygame
 import pytest
 
 from player import app as loop
+from player import media, window
 from player import mouse as pointer
-from player import window
 from player.choice import Choice
 from player.commands import BINDINGS, HELD, Command
 from player.devices import Devices
@@ -500,6 +500,33 @@ def test_cameras_follow_into_the_other_task(fake_world, make_app):
     app.running = False
     app.run()
     assert Path("a.gif").stat().st_size > 0
+
+
+def test_the_titles_dream_goes_on_after_a_choice_of_futures_was_left(app):
+    turns(app, 10), key("b"), turns(app)
+    assert app.session.forked
+    key("t"), turns(app)
+    step = app.session.step
+    turns(app, 5)
+    assert app.titled and app.session.step > step
+
+
+def test_a_long_drives_gif_has_fewer_pictures_a_second(app, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(media, "_GIF_MOST", 10)
+    camera = Animation("car_racing", Path("long.gif"))
+    for _ in range(50):  # a second
+        turns(app)
+        camera.add(app.session, app.session.frame())
+    camera.close()
+    with Image.open("long.gif") as gif:
+        durations = []
+        for index in range(gif.n_frames):
+            gif.seek(index)
+            durations.append(gif.info["duration"])
+    assert len(durations) < 10
+    assert sum(durations) == pytest.approx(1000, abs=200)
 
 
 def test_quitting_while_the_other_task_is_loaded_keeps_the_films(fake_world, make_app):

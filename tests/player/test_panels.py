@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pygame
+import pytest
 
 from player.commands import Command
 from player.driving import Driver, Hands
@@ -34,6 +35,23 @@ def test_the_component_that_gave_a_value_is_found():
     }
     assert responsible(expected, np.array([0.9])).tolist() == [1]
     assert responsible(expected, np.array([-0.4])).tolist() == [0]
+
+
+@pytest.mark.parametrize("speed", [1.0, 2.0, 4.0])
+def test_what_is_computed_sparingly_takes_turns_at_every_speed(world, speed):
+    session = Session(world, driver=Driver.HUMAN)
+    session.speed = speed
+    both = [Sparing(parity) for parity in (0, 1)]
+    counts = [0, 0]
+    for _ in range(10):
+        for _ in range(round(speed)):
+            session.tick(Hands(gas=1.0))
+        assert not session.ended
+        before = list(counts)
+        for index, sparing in enumerate(both):
+            sparing.of(session, lambda index=index: counts.__setitem__(index, counts[index] + 1))
+        assert session.step <= 2 * speed or sum(counts) - sum(before) == 1
+    assert min(counts) >= 4
 
 
 def test_what_is_computed_sparingly_is_of_the_present_where_time_stands_still(mortal_world):

@@ -268,6 +268,21 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     assert not list((tmp_path / "recordings").glob("*.jsonl"))
 
 
+def test_an_episode_that_cannot_be_written_does_not_cost_the_recording(app, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RunFailed("cannot write: No space left on device")
+
+    monkeypatch.setattr("wm_tf.data.episodes.write_episode", fail)
+    press(app, pygame.K_F2, pygame.K_RIGHT)
+    for _ in range(5):
+        app.turn()
+    press(app, pygame.K_v)
+    for _ in range(5):
+        app.turn()
+    press(app, pygame.K_F2)
+    assert len(list((tmp_path / "recordings").glob("*.jsonl"))) == 1
+
+
 def test_the_kept_episode_is_encoded_and_cut_for_training(app, world, tmp_path):
     from wm_tf.data.episodes import episode_paths
     from wm_tf.data.latents import from_episode, read_latents, write_latents
