@@ -216,6 +216,31 @@ def test_each_method_has_its_own_sigma(
     assert (command.hyper.method, command.hyper.sigma) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fresh"),
+    [
+        ((), True),
+        (("--init", "saved_models"), False),
+        (("--search=actuators",), False),
+        (("--init", "saved_models", "--fresh"), True),
+    ],
+    ids=str,
+)
+def test_what_begins_with_a_controller_is_not_fresh(
+    arguments: tuple[str, ...], fresh: bool
+) -> None:
+    command = cli._parse(["train-controller", "car_racing", "--round", "9", *arguments])
+    assert isinstance(command, cli.TrainController)
+    assert command.hyper.fresh == fresh
+
+
+def test_real_rollouts_need_not_be_shared_among_ms() -> None:
+    arguments = ("--round", "2", "--env", "real", "--rollouts", "5")
+    command = cli._parse(["train-controller", "take_cover", *arguments])
+    assert isinstance(command, cli.TrainController)
+    assert (command.hyper.rollouts, command.hyper.members) == (5, 1)
+
+
 def test_an_ablation_is_no_matter_of_gradients(capsys: Capture, tmp_path: Path) -> None:
     message = refused_in_a_line(
         capsys, "ablate", "car_racing", "--method", "gradients", "--run", tmp_path
@@ -229,8 +254,8 @@ def test_an_ablation_is_no_matter_of_gradients(capsys: Capture, tmp_path: Path) 
         (("--temperature", "1.3"), "--temperature 1.3"),
         (("--dropout", "0.3"), "--dropout 0.3"),
         (("--members", "4"), "--members 4"),
-        (("--goal", "700"), "--goal 700"),
-        (("--goal", "700", "--goal-rise", "7"), "--goal 700"),
+        (("--goal", "700"), "--goal 700.0"),
+        (("--goal", "700", "--goal-rise", "7"), "--goal 700.0"),
     ],
 )
 @pytest.mark.parametrize("round_index", ["0", "9"])
@@ -242,6 +267,28 @@ def test_flags_of_dreams_are_refused_in_the_real_environment(
     assert f"{name}: expected only with --env dream" in message
     without = refused_in_a_line(capsys, *train, "--env", "real")  # for want of V, alone
     assert "expected only" not in without
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "reason"),
+    [
+        ("export", ("--format", "tflite", "--run", "r"), "--run r: expected only with --format s"),
+        ("export", ("--format", "tflite", "--skip-corrupt"), "--skip-corrupt: expected only with"),
+        ("export", ("--models", "m"), "--models m: expected only with --format tflite"),
+        ("sweep", ("--temperature", "1.2"), "--temperature 1.2: expected --temperatures"),
+        ("ablate", ("--hidden", "9"), "--hidden 9: that is what the ablation compares"),
+        ("ablate", ("--sees", "latent"), "--sees latent: that is what the ablation compares"),
+        (
+            "evaluate",
+            ("--env", "dream", "--executor", "dask", "--scheduler", "tcp://nobody:1"),
+            "--executor dask: expected only with --env real",
+        ),
+    ],
+)
+def test_flags_that_would_mean_nothing_are_refused(
+    capsys: Capture, command: str, flags: tuple[str, ...], reason: str
+) -> None:
+    assert reason in refused_in_a_line(capsys, command, "car_racing", *flags)
 
 
 def test_a_folder_of_a_tasks_name_is_no_task() -> None:

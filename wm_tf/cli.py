@@ -139,8 +139,8 @@ class Collect(_Playing, _Stage):
     def __call__(self) -> None:
         from wm_tf.pipeline.gathering import collect_round
 
-        with self.players() as executor:
-            _show(collect_round(self.open(), executor, self.round, self.hyper))
+        with self.players() as executor, self.open().alone() as run:
+            _show(collect_round(run, executor, self.round, self.hyper))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class TrainVision(_Fitting):
 
         if self.hyper.epochs == 0:
             raise UserError("--epochs: expected at least 1, got 0: this round keeps V as it is")
-        _show(vision_round(self.open(), self.round, self.hyper, self.devices))
+        with self.open().alone() as run:
+            _show(vision_round(run, self.round, self.hyper, self.devices))
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class Encode(_Stage):
         import_tensorflow()
         from wm_tf.pipeline.dataset import encode_rounds
 
-        _show({"episodes": len(encode_rounds(self.open(), self.round))})
+        with self.open().alone() as run:
+            _show({"episodes": len(encode_rounds(run, self.round))})
 
 
 @dataclass(frozen=True)
@@ -183,15 +185,15 @@ class TrainMemory(_Fitting):
 
     def __call__(self) -> None:
         import_tensorflow()
-        from wm_tf.pipeline.checkpoints import last_parameters
+        from wm_tf.pipeline.checkpoints import parameters_as_of
         from wm_tf.pipeline.exports import export_round
         from wm_tf.pipeline.stages import memory_round
 
         if self.hyper.epochs == 0:
             raise UserError("--epochs: expected at least 1, got 0")
-        run = self.open()
-        _show(memory_round(run, self.round, self.hyper, self.devices))
-        export_round(run, self.round, last_parameters(run, self.round, "dream"))
+        with self.open().alone() as run:
+            _show(memory_round(run, self.round, self.hyper, self.devices))
+            export_round(run, self.round, parameters_as_of(run, self.round))
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class TrainController(_Playing, _Stage):
 
     def __call__(self) -> None:
         import_tensorflow()
-        from wm_tf.pipeline.checkpoints import best_of_round
+        from wm_tf.pipeline.checkpoints import parameters_as_of
         from wm_tf.pipeline.exports import controller_of, export_round
         from wm_tf.pipeline.stages import controller_round
 
@@ -214,16 +216,11 @@ class TrainController(_Playing, _Stage):
             raise UserError("--fresh begins with zeros, --init with a controller: expected one")
         if self.env == "real":
             defaults = preset(self.task, self.preset).round(self.round).real
-            for name in OF_DREAMS:
-                value = getattr(self.hyper, name)
-                if value != getattr(defaults, name):
-                    flag = name.replace("_", "-")
-                    raise UserError(f"--{flag} {value:g}: expected only with --env dream")
-        run = self.open()
+            _refuse(self.hyper, OF_DREAMS, defaults, "expected only with --env dream")
         initial = None if self.init is None else controller_of(self.init, self.task)
-        with self.players() as executor:
+        with self.players() as executor, self.open().alone() as run:
             controller_round(run, executor, self.round, self.hyper, env=self.env, initial=initial)
-        export_round(run, self.round, best_of_round(run, self.round).parameters)
+            export_round(run, self.round, parameters_as_of(run, self.round))
 
 
 @dataclass(frozen=True)
@@ -247,10 +244,15 @@ class Export(_WithRun):
         from wm_tf.serving.lite import convert, print_converted
 
         out = self.out or Path("tflite" if self.format == "tflite" else "saved_models")
-        if self.format == "tflite":
+        lite = self.format == "tflite"
+        flags = ("run", "preset", "seed", "skip_corrupt") if lite else ("models",)
+        other = "savedmodel" if lite else "tflite"
+        _refuse(self, flags, Export(self.task), f"expected only with --format {other}")
+        if lite:
             print_converted(convert(self.models, self.task, out))
         else:
-            print(publish(self.open(), out))
+            with self.open().alone() as run:
+                print(publish(run, out))
 
     def open(self) -> Run:
         from wm_tf.pipeline.run import Run, begun_with
@@ -295,6 +297,8 @@ class Evaluate(_Playing):
                     f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
                 )
         storage.check_output("--json", self.json)
+        if self.env == "dream" and self.executor != "local":
+            raise UserError(f"--executor {self.executor}: expected only with --env real")
         with self.players() as executor:
             result = evaluate(
                 executor,
@@ -388,6 +392,11 @@ class _Study(_Playing, _Training):
     def round_of(self, run: Run) -> int:
         return run.rounds() - 1 if self.round is None else self.round
 
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Refuses flags of what the study itself changes."""
+        stages = preset(self.task, self.preset).round(self.round or 0)
+        _refuse(self.hyper, names, stages.controller, why)
+
 
 @dataclass(frozen=True)
 class Sweep(_Study):
@@ -400,8 +409,8 @@ class Sweep(_Study):
         import_tensorflow()
         from wm_tf.pipeline.studies import sweep
 
-        run = self.open()
-        with self.players() as executor:
+        self.refuse(["temperature"], "expected --temperatures")
+        with self.players() as executor, self.open().alone() as run:
             sweep(
                 run,
                 executor,
@@ -420,8 +429,8 @@ class Ablate(_Study):
         import_tensorflow()
         from wm_tf.pipeline.studies import ablate
 
-        run = self.open()
-        with self.players() as executor:
+        self.refuse(["sees", "hidden"], "that is what the ablation compares")
+        with self.players() as executor, self.open().alone() as run:
             ablate(run, executor, self.round_of(run), self.hyper, episodes=self.episodes)
 
 
@@ -436,8 +445,8 @@ class Reproduce(_Playing, _Training):
         import_tensorflow()
         from wm_tf.pipeline.reproduce import reproduce
 
-        with self.players() as executor:
-            reproduce(self.open(), executor, self.iterations)
+        with self.players() as executor, self.open().alone() as run:
+            reproduce(run, executor, self.iterations)
 
 
 @dataclass(frozen=True)
@@ -470,8 +479,8 @@ class ImportData(_Stage):
         from wm_tf.pipeline.minari_data import import_data
 
         data = self.data or Path("datasets") / f"{self.task}-v0"
-        run = self.open()
-        _show({"episodes": import_data(data, run.config.task, run.rollouts(self.round))})
+        with self.open().alone() as run:
+            _show({"episodes": import_data(data, run.config.task, run.rollouts(self.round))})
 
 
 @dataclass(frozen=True)
@@ -485,7 +494,8 @@ class ImportModels(_Training):
         import_tensorflow()
         from wm_tf.pipeline.importing import import_models
 
-        import_models(self.open(), self.models)
+        with self.open().alone() as run:
+            import_models(run, self.models)
 
 
 @dataclass(frozen=True)
@@ -571,6 +581,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _refuse(given: Any, names: Sequence[str], defaults: Any, why: str) -> None:
+    """Raises UserError for a flag that would mean nothing, by another value than its default."""
+    for name in names:
+        value = getattr(given, name)
+        if value != getattr(defaults, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: {why}" if value is True else f"{flag} {value}: {why}")
+
+
 def _tell(message: str) -> None:
     with contextlib.suppress(OSError):  # there is nobody else to tell it to
         print(f"wm_tf: {message}", file=sys.stderr)
@@ -610,7 +629,8 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--preset", default="desktop")
     parser.add_argument("--round", type=int, default=0)
-    parser.add_argument("--method")
+    for flag in ("--method", "--search"):
+        parser.add_argument(flag)
     for flag in ("--env", "--run", "--init", "--scheduler"):  # whose value may be a task's name
         parser.add_argument(flag)
     try:
@@ -626,7 +646,12 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     hyper = stages.real if real else getattr(stages, _HYPER[name])
     named = known.method or ("evolution" if name == "ablate" else None)
     method = next((one for one in get_args(Method) if one == named), None)
-    return hyper.by(method) if method and isinstance(hyper, ControllerConfig) else hyper
+    if isinstance(hyper, ControllerConfig):
+        if method:
+            hyper = hyper.by(method)
+        if known.init is not None or known.search == "actuators":  # which begin with a controller
+            hyper = dataclasses.replace(hyper, fresh=False)
+    return hyper
 
 
 def _show(figures: Mapping[str, Any]) -> None:

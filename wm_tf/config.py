@@ -143,7 +143,8 @@ class CollectConfig:
     episodes: int = 160
     """Episodes to add."""
     policy: Literal["random", "controller"] = "random"
-    """Who acts: the task's random policy, or the controller of the run's exports."""
+    """Who acts: the task's random policy, or the last controller of the rounds before, its best
+    mean and its last one in turn."""
     noise: float = 0.3
     """Standard deviation of the smooth noise added to a controller's actions."""
     quiet_fraction: float = 0.5
@@ -350,7 +351,8 @@ class Stages:
     @property
     def real(self) -> ControllerConfig:
         """Of an evolution in the real environment, which goes on from the dream's controller."""
-        return self.tuning or dataclasses.replace(self.controller.by("evolution"), fresh=False)
+        evolution = self.controller.by("evolution")
+        return self.tuning or dataclasses.replace(evolution, fresh=False, members=1)
 
 
 @dataclass(frozen=True)

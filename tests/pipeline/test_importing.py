@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
-from wm_tf.config import preset
+from wm_tf.config import CollectConfig, preset
 from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.errors import DamagedFile, UserError
+from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.exports import export_round, exported_models, publish
+from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.importing import import_models
 from wm_tf.pipeline.run import Run
 from wm_tf.serving import manifest
@@ -152,11 +155,30 @@ def test_an_import_that_was_killed_is_typed_again(run: Run, saved_models: Path) 
 
 
 def test_models_of_a_run_are_never_replaced(run: Run, saved_models: Path) -> None:
-    train(run, 1)
+    others = run.folder / "others"
+    shutil.copytree(saved_models, others)
+    path = others / "car_racing" / manifest.FILE_NAME
+    storage.write_json(path, {**storage.read_json(path), "temperature": 1.25})
     before = run.checkpoint("memory", 0).read_bytes()
     with pytest.raises(UserError, match="expected a run without models"):
-        import_models(run, saved_models)
+        import_models(run, others)
+    own = Run.open(run.folder / "own", run.config)
+    train(own, 1)
+    with pytest.raises(UserError, match="expected a run without models"):
+        import_models(own, saved_models)
     assert run.checkpoint("memory", 0).read_bytes() == before
+
+
+def test_the_same_models_are_brought_back_when_the_run_has_gone_on(
+    run: Run, saved_models: Path
+) -> None:
+    train(run, 1)
+    files = [run.checkpoint(name, 0) for name in ("vision", "memory", "controller")]
+    before = [path.read_bytes() for path in files]
+    files[0].write_bytes(before[0][:-1])
+    import_models(run, saved_models)
+    assert [path.read_bytes() for path in files] == before  # what was made from them fits
+    assert run.adopted("vision", 0)
 
 
 def test_without_models_nothing_is_begun(tmp_path: Path) -> None:
@@ -170,6 +192,20 @@ def write_still_episode(run: Run) -> None:
     frames, actions = np.zeros((4, 64, 64, 3), np.uint8), np.zeros((3, 3), np.float32)
     still = Episode(frames, actions, np.zeros(3, np.float32), False, True, False, 1, "random")
     write_episode(episode_path(run.rollouts(0), 0), still, run.config.task)
+
+
+def test_episodes_of_a_later_round_do_not_hinder_the_export(run: Run, tmp_path: Path) -> None:
+    path = episode_path(run.rollouts(1), 0)
+    write_still_episode(run)
+    path.parent.mkdir(parents=True)
+    episode_path(run.rollouts(0), 0).rename(path)
+    assert not (publish(run, tmp_path / "out") / "contact_sheet.png").exists()
+
+
+def test_a_collection_names_the_round_that_an_import_is_followed_by(run: Run) -> None:
+    config = CollectConfig(policy="controller")
+    with pytest.raises(UserError, match="before round 0; --round 1 collects with its last one"):
+        collect_round(run, SerialExecutor(), 0, config)
 
 
 def test_a_second_import_keeps_the_history_of_the_first(run: Run, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from wm_tf.agent import ModelsAt
 from wm_tf.cli import main
 from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
+from wm_tf.errors import UserError
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline.checkpoints import best_of_round, controllers, load_memory, member_rounds
@@ -151,6 +152,14 @@ def test_several_ms_of_one_v_dream_in_equal_shares(
     shared = storage.read_npz(run.checkpoint("controller", 1))[1]["facts"]
     assert shared["earlier_memories"] == [storage.stamp(run.checkpoint("memory", 0))]
 
+    record = tmp_path / "stages" / "memory-00.json"
+    content = storage.read_json(record)
+    foreign = {**content, "inputs": {**content["inputs"], "vision": "0" * 64}}
+    storage.write_json(record, foreign)
+    with pytest.raises(UserError, match="M of round 0 was trained on what another V sees"):
+        controller_round(run, SerialExecutor(), 1, short, env="dream")
+    storage.write_json(record, content)
+
     models = export_members(run, rounds)
     for index, exported in zip((1, 0), models, strict=True):
         _, memory, _ = load_keras(exported.folder, "car_racing")
@@ -261,6 +270,14 @@ def test_controllers_that_see_less_are_compared(
     }
     record = json.loads((folder / "stages" / "ablation-state-0-01.json").read_text())
     assert record["inputs"]["initial"] == array_digest(np.zeros(867))  # not the run's last one
+
+
+def test_a_finished_training_that_is_typed_again_keeps_the_exports(folder: Path) -> None:
+    run = Run.open(folder, preset("car_racing", "smoke"))
+    before = exported_config(run)
+    arguments = ["--preset", "smoke", "--run", str(folder), "--round", "1"]
+    assert main(["train-memory", "car_racing", *arguments]) == 0
+    assert exported_config(run) == before
 
 
 def test_a_controller_learns_by_gradients_and_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
-from wm_tf.config import CollectConfig, get_task, preset
+from wm_tf.config import CollectConfig, MemoryConfig, get_task, preset
 from wm_tf.data.episodes import (
     FIRST_DRIVEN,
     Episode,
@@ -23,6 +24,7 @@ from wm_tf.data.episodes import (
     write_episode,
 )
 from wm_tf.errors import DamagedFile, RunFailed, UserError
+from wm_tf.pipeline import stages
 from wm_tf.pipeline.checkpoints import member_rounds, networks
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.gathering import collect_round
@@ -113,6 +115,40 @@ def test_work_that_is_refused_leaves_everything_as_it_was(run: Run, work: Work) 
             run.stage("train", 0, {"inputs": inputs}, refuse, goal=goal, partial=[work.path])
         assert files == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
     assert stage(run, work)["count"] == 1
+
+
+def test_work_that_came_on_before_it_was_refused_is_gone_on_with(run: Run) -> None:
+    """As a damaged file does that is met in a later epoch: once it is repaired, nothing is lost."""
+    work = Work(run, fails=True)
+
+    def refuse() -> tuple[list[Path], dict[str, Any]]:
+        with contextlib.suppress(KeyboardInterrupt):
+            work()
+        raise DamagedFile("latents/00/episode-000007.npz: damaged")
+
+    arguments = {"goal": 2, "partial": [work.path]}
+    for inputs in (1, 2):
+        with pytest.raises(DamagedFile):
+            run.stage("train", 0, {"inputs": inputs}, refuse, **arguments)
+        assert run.stage_record("train", 0) is None
+    work.fails = False
+    assert run.stage("train", 0, {"inputs": 2}, work, **arguments)["count"] == 3
+    assert work.went_on == [False, False, True]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run"
+    run = Run(folder, preset("car_racing", "smoke"))
+    with pytest.raises(RunFailed, match=f"cannot write {folder}: Not a directory"), run.alone():
+        pass
+
+
+def test_a_command_that_does_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    run = Run(tmp_path / "new" / "run", preset("car_racing", "smoke"))
+    with run.alone(), run.alone():
+        assert run.folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
@@ -254,11 +290,59 @@ def test_networks_that_are_damaged_or_foreign_are_not_other_ones(run: Run) -> No
         networks(run, 0)
 
 
+def write_vision(run: Run) -> Path:
+    path = run.checkpoint("vision", 0)
+    storage.write_npz(path, {"weight": np.ones(9)}, {"kind": "checkpoint", "task": "car_racing"})
+    return path
+
+
+def test_no_memory_is_trained_on_a_vision_that_is_not(run: Run) -> None:
+    write_episode(episode_path(run.rollouts(0), 0), still_episode([1.0, 2.0]), run.config.task)
+
+    def interrupted() -> tuple[list[Path], dict[str, Any]]:
+        write_vision(run)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("vision", 0, {"data": 1}, interrupted, goal=2)
+    with pytest.raises(UserError, match="V of round 0 is not trained to its end; train-vision"):
+        memory_round(run, 1, MemoryConfig())
+
+
+def test_a_share_of_random_play_is_not_of_what_a_person_drove(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indices = [0, 1, 2, 3, FIRST_DRIVEN, FIRST_DRIVEN + 1]
+    places = [(0, index) for index in indices] + [(1, index) for index in (0, 1)]
+    for round_index, index in places:
+        path = episode_path(run.rollouts(round_index), index)
+        write_episode(path, still_episode([1.0, 2.0]), run.config.task)
+    mark_imported(run.rollouts(0), 2)
+    write_vision(run)
+    latents = [episode_path(run.latents(round_index), index) for round_index, index in places]
+    seen: dict[str, list[Path]] = {}
+
+    def train(memory: object, later: list[Path], *_: object, **named: Any) -> float:
+        seen.update(later=later, random=named["random"])
+        storage.write_npz(run.checkpoint("memory", 1), {"weight": np.ones(1)})
+        return 1.0
+
+    for name, substitute in (
+        ("train_memory", train),
+        ("encode_rounds", lambda *_: latents),
+        ("measure_memory", lambda *_: {}),
+    ):
+        monkeypatch.setattr(stages, name, substitute)
+    memory_round(run, 1, MemoryConfig(random_share=0.5))
+    # Held out is the first; imported are the first two.
+    assert seen["random"] == latents[2:4]
+    assert seen["later"] == [latents[1], *latents[4:]]
+
+
 def test_a_damaged_vision_is_not_another_one_for_the_memory(run: Run) -> None:
     path = episode_path(run.rollouts(0), 0)
     write_episode(path, still_episode([1.0, 2.0]), run.config.task)
-    vision = run.checkpoint("vision", 0)
-    storage.write_npz(vision, {"weight": np.ones(9)}, {"kind": "checkpoint", "task": "car_racing"})
+    vision = write_vision(run)
     vision.write_bytes(vision.read_bytes()[:-1])
     memory = run.checkpoint("memory", 0)
     memory.write_bytes(b"trained")
@@ -386,8 +470,10 @@ def test_a_damaged_episode_is_named_or_left_out_of_the_figures(run: Run) -> None
         with pytest.raises(DamagedFile, match=r"episode-000001.npz: damaged"):
             collect_round(run, executor, 0, config)
         skipping = Run.open(run.folder, run.config, skip_corrupt=True)
-        result = collect_round(skipping, executor, 0, config)
-    assert (result["mean_return"], result["steps"]) == (3.0, 2)
+        for damaged in (b"damaged" * 20, b"short"):
+            episode_path(folder, 1).write_bytes(damaged)
+            result = collect_round(skipping, executor, 0, config)
+            assert (result["mean_return"], result["steps"]) == (3.0, 2)
 
 
 def test_seconds_of_killed_tries_count_where_the_work_counts_them(run: Run, work: Work) -> None:

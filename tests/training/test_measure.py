@@ -140,3 +140,9 @@ def test_figures_of_vision(keras_models: dict[str, Any], tmp_path: Path) -> None
         255.0 * np.abs(difference[18:42, 18:42]).mean(), rel=0.3
     )
     assert result["kl"] > 0.0
+
+    grey = dataclasses.replace(episode, frames=np.full_like(pictures, 128))
+    write_episode(episode_path(tmp_path, 1), grey, task)
+    paths = [episode_path(tmp_path, index) for index in (0, 1)]
+    assert measure_vision(vision, paths, task)["edge_grey_levels"] == result["edge_grey_levels"]
+    assert "edge_grey_levels" not in measure_vision(vision, paths[1:], task)

@@ -113,10 +113,18 @@ def mark_imported(folder: Path, count: int) -> None:
     storage.write_json(folder / _IMPORTED, {"episodes": count})
 
 
-def imported_episodes(folder: Path) -> int:
-    """How many of a round's episodes are imported: its first ones."""
-    path = folder / _IMPORTED
-    return int(storage.read_json(path)["episodes"]) if path.exists() else 0
+def collected(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Those of a round's episodes, or of their latents, that were neither imported nor driven by a
+    person.
+
+    Args:
+      paths: of episodes.
+      folder: of the round's episodes.
+    """
+    mark = folder / _IMPORTED
+    imported = int(storage.read_json(mark)["episodes"]) if mark.exists() else 0
+    first, end = (episode_path(folder, index).name for index in (imported, FIRST_DRIVEN))
+    return [path for path in paths if first <= path.name < end]
 
 
 def intact_episodes(paths: Iterable[Path], task: Task, skip_corrupt: bool = False) -> list[Path]:

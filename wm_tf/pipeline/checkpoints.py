@@ -101,6 +101,13 @@ def last_parameters(run: Run, round_index: int, env: Env) -> np.ndarray | None:
     return None if found is None else found.parameters
 
 
+def parameters_as_of(run: Run, round_index: int) -> np.ndarray | None:
+    """The parameters of a round's best controller, or of the last one before it, or None."""
+    if any(found.round_index == round_index for found in controllers(run)):
+        return best_of_round(run, round_index).parameters
+    return last_parameters(run, round_index, "dream")
+
+
 def best_of_round(run: Run, round_index: int) -> Evolved:
     """A round's controller with the highest score on the selection seeds."""
     made = [found for found in controllers(run) if found.round_index == round_index]
@@ -110,14 +117,14 @@ def best_of_round(run: Run, round_index: int) -> Evolved:
 
 
 def networks(run: Run, round_index: int) -> Values:
-    """Which V and M a round has; other ones have what was made from them removed.
+    """Stamps of the V and M that a round has.
 
     Raises:
       DamagedFile: the checkpoint of one is damaged or foreign, which does not make it another one.
       UserError: M was trained on what another V sees.
     """
     stamps = _stamps(run, round_index)
-    made = int(run.required_checkpoint("memory", round_index).stem.rsplit("-", 1)[1])
+    made = round_of(run.required_checkpoint("memory", round_index))
     record = run.record("memory", made)
     seen_by = None if record is None else record["inputs"].get("vision")  # imported ones fit
     if seen_by is not None and seen_by != stamps["vision"]:
@@ -133,6 +140,11 @@ def _stamps(run: Run, round_index: int) -> Values:
         model: storage.stamp(checked_checkpoint(run, model, round_index))
         for model in ("vision", "memory")
     }
+
+
+def round_of(checkpoint: Path) -> int:
+    """The round that made a checkpoint, by its name."""
+    return int(checkpoint.stem.rsplit("-", 1)[1])
 
 
 def checked_checkpoint(run: Run, model: str, round_index: int) -> Path:

@@ -68,7 +68,8 @@ def publish(run: Run, out: Path) -> Path:
     best = max(made, key=lambda found: found.selection) if made else None
     round_index = run.rounds() - 1 if best is None else best.round_index
     assets = {}
-    if any(run.folder.glob("rollouts/*/episode-*.npz")):  # imported models alone have none
+    folders = (run.rollouts(index) for index in range(round_index + 1))
+    if any(any(folder.glob("episode-*.npz")) for folder in folders):  # an import alone has none
         assets["contact_sheet.png"] = draw_contact_sheet(run, round_index)
     tried = selections(run)
     if tried:
@@ -132,8 +133,7 @@ def stage_records(run: Run, round_index: int) -> dict[str, Values]:
 
 
 def _models_at(run: Run, exports: Path) -> agent.ModelsAt:
-    folder = manifest.find_models(exports.resolve(), run.config.task.name)
-    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+    return agent.ModelsAt.now(manifest.find_models(exports.resolve(), run.config.task.name))
 
 
 def _renew(run: Run, exports: Path, round_index: int, controller: np.ndarray | None) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from wm_tf.collect import collect
 from wm_tf.config import CollectConfig
-from wm_tf.data.episodes import FIRST_DRIVEN, episode_path, imported_episodes, read_rewards
-from wm_tf.errors import DamagedFile, UserError
-from wm_tf.pipeline.checkpoints import last_controller, networks
+from wm_tf.data.episodes import collected, episode_path, intact_episodes, read_rewards
+from wm_tf.errors import UserError
+from wm_tf.pipeline.checkpoints import controllers, last_controller, networks
 from wm_tf.pipeline.run import Run, Values, array_digest, identity
 from wm_tf.runtime import import_tensorflow
 
@@ -30,7 +30,14 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
         import_tensorflow()
         made = last_controller(run, round_index, "dream")
         if made is None:
-            raise UserError(f"{run.folder}: there is no controller to collect with; train one")
+            later = controllers(run)
+            advice = "train one"
+            if later:
+                advice = f"--round {later[-1].round_index + 1} collects with its last one"
+            raise UserError(
+                f"{run.folder}: there is no controller to collect with before round {round_index}; "
+                f"{advice}"
+            )
         drivers = [made.parameters, made.last]
         inputs["networks"] = networks(run, made.round_index)
         inputs["drivers"] = [array_digest(driver) for driver in drivers]
@@ -53,7 +60,9 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
             controllers=drivers,
         )
         files = [episode_path(folder, index) for index in range(config.episodes)]
-        return files, _figures(files, run.skip_corrupt)
+        if run.skip_corrupt:
+            files = intact_episodes(files, task, skip_corrupt=True)
+        return files, _figures(files)
 
     return run.stage(
         "collect",
@@ -65,17 +74,9 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
     )
 
 
-def _figures(episodes: Sequence[Path], skip_corrupt: bool) -> Values:
+def _figures(episodes: Sequence[Path]) -> Values:
     """``mean_return`` and ``steps`` of a round, whenever its episodes were played."""
-    rewards = []
-    for path in episodes:
-        try:
-            rewards.append(read_rewards(path))
-        except DamagedFile:
-            if not skip_corrupt:
-                raise
-    if not rewards:
-        return {}
+    rewards = [read_rewards(path) for path in episodes]
     returns = [reward.sum(dtype=np.float64) for reward in rewards]
     return {"mean_return": float(np.mean(returns)), "steps": sum(map(len, rewards))}
 
@@ -85,12 +86,5 @@ def _collected(run: Run, round_index: int) -> list[Path]:
     if run.record("collect", round_index) is None:
         return []
     folder, latents = run.rollouts(round_index), run.latents(round_index)
-    first, driven = (
-        episode_path(folder, index).name for index in (imported_episodes(folder), FIRST_DRIVEN)
-    )
-    return [
-        path
-        for place in (folder, latents)
-        for path in place.glob("episode-*.npz")
-        if first <= path.name < driven
-    ]
+    paths = [path for place in (folder, latents) for path in place.glob("episode-*.npz")]
+    return collected(paths, folder)

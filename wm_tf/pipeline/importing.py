@@ -26,7 +26,8 @@ def import_models(run: Run, models: Path) -> None:
     The optimisers begin anew: SavedModels do not hold their state. The run's episodes are its own.
 
     Raises:
-      UserError: the run has other models already, or there are none in `models`.
+      UserError: the run has other models already, or there are none in `models`. The same ones are
+        written again, whatever the run has made of them.
       DamagedFile: the models are damaged.
     """
     task, seed, stages = run.config.task, run.config.seed, run.config.round(0)
@@ -35,7 +36,7 @@ def import_models(run: Run, models: Path) -> None:
     trained_vision, trained_memory, controller = load_keras(models, task.name)
     starts = InitialLatents.read(folder, task)
     inputs = {"imported": manifest.checksum(folder)}
-    _check_free(run, inputs)
+    _check_free(run, inputs, controller is not None)
     run.begin()
 
     vision, memory = make_vision(task, stages.vision, seed), make_memory(task, stages.memory, seed)
@@ -69,11 +70,14 @@ def imported_manifest(run: Run) -> Values:
     return storage.read_json(run.folder / _MANIFEST)
 
 
-def _check_free(run: Run, inputs: Values) -> None:
+def _check_free(run: Run, inputs: Values, has_controller: bool) -> None:
     """Stages leave a record before their checkpoint: without one they are a killed import's."""
-    names = ("vision", "memory", *CONTROLLER_STAGES.values())
-    rounds = range(max(run.rounds(), 1))
-    records = [run.record(name, index) for name in names for index in rounds]
+    imported = ("vision", "memory", *(["controller"] if has_controller else []))
+    places = [(name, 0) for name in imported]
+    if run.record("vision", 0) is None:
+        names = ("vision", "memory", *CONTROLLER_STAGES.values())
+        places = [(name, index) for name in names for index in range(max(run.rounds(), 1))]
+    records = [run.record(name, index) for name, index in places]
     if any(record is not None and record["inputs"] != inputs for record in records):
         raise UserError(f"{run.folder}: expected a run without models, this one has some")
 

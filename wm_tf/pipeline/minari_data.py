@@ -167,6 +167,8 @@ def _episode(
         if array.shape != shape or not array.dtype.name.startswith(kind):
             wanted, got = f"{kind} {list(shape)}", f"{array.dtype} {list(array.shape)}"
             raise UserError(f"{data}: episode {index}: {name}: expected {wanted}, got {got}")
+    if len(content) == 0:
+        raise UserError(f"{data}: episode {index}: expected at least one step, got none")
     return Episode(
         frames=frames,
         actions=actions.astype(np.float32),

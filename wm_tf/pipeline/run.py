@@ -37,6 +37,8 @@ from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
+_AT_WORK: set[Path] = set()
+"""Folders of the runs that this process keeps others out of."""
 
 Values = dict[str, Any]
 
@@ -66,8 +68,40 @@ class Run:
                 raise UserError(
                     f"{folder / _CONFIG}: a run of {key} {held.get(key)!r}, expected {expected!r}"
                 )
-        storage.remove_leftovers(folder)
         return run
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[Run]:
+        """Keeps other commands out of the run: what one reads, another would replace.
+
+        Within one process it may be nested.
+
+        Raises:
+          UserError: another command is at work on it.
+          RunFailed: its folder cannot be made.
+        """
+        place = self.folder.absolute()
+        if place in _AT_WORK:
+            yield self
+            return
+        with contextlib.ExitStack() as stack:
+            new = [folder for folder in (place, *place.parents) if not folder.exists()]
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(storage.only_writer(self.folder, wait=False))
+            except BlockingIOError:
+                raise UserError(f"{self.folder}: another command is at work on this run") from None
+            except OSError as error:
+                raise RunFailed(f"cannot write {self.folder}: {error.strerror}") from error
+            _AT_WORK.add(place)
+            try:
+                storage.remove_leftovers(self.folder)
+                yield self
+            finally:
+                _AT_WORK.remove(place)
+                with contextlib.suppress(OSError):  # something was done there
+                    for folder in new:
+                        folder.rmdir()
 
     def begin(self) -> bool:
         """Writes what the run is begun with, unless that was done; returns whether it was not."""
@@ -166,16 +200,16 @@ class Run:
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
             and another goal goes on from where it is.
           partial: files that an interrupted stage leaves to go on from; removed if they are of
-            other inputs, unless `work` then raises UserError.
+            other inputs, unless `work` then raises UserError before it has written one.
 
         Returns:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
 
         Raises:
-          UserError: the result was adopted from elsewhere; another process runs a stage of this
-            run; or `work` raised it, which leaves everything as it was.
+          UserError: the result was adopted from elsewhere; another command is at work on this run;
+            or `work` raised it, which leaves everything as it was, unless it had come on meanwhile.
         """
-        with self._alone():
+        with self.alone():
             if self.adopted(name, round_index):
                 raise UserError(
                     f"{self.folder}: {name} of round {round_index} was imported; "
@@ -193,16 +227,18 @@ class Run:
                 record = {**record, "done": False}  # until it is, whatever ends this process
                 path = self._record_path(name, round_index)
                 storage.write_json(path, record)
+                held = _identities(partial)
                 try:
                     record = self._work(path, record, work, goal)
                 except UserError:
-                    _rename({there: file for file, there in aside.items()})
-                    if before is None:
-                        path.unlink()
-                    else:
-                        storage.write_json(path, before)
-                    if begins:
-                        (self.folder / _CONFIG).unlink()
+                    if _identities(partial) == held:
+                        _rename({there: file for file, there in aside.items()})
+                        if before is None:
+                            path.unlink()
+                        else:
+                            storage.write_json(path, before)
+                        if begins:
+                            (self.folder / _CONFIG).unlink()
                     raise
                 finally:
                     for file in aside.values():
@@ -238,17 +274,6 @@ class Run:
         }
         storage.write_json(path, record)
         return record
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Raises UserError while another process runs a stage of this run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as alone:
-            try:
-                alone.enter_context(storage.only_writer(self.folder, wait=False))
-            except BlockingIOError:
-                raise UserError(f"{self.folder}: another command is at work on this run") from None
-            yield
 
     def adopt(
         self,
@@ -328,6 +353,12 @@ def begun_with(folder: Path) -> Values:
     """
     path = folder / _CONFIG
     return storage.read_json(path) if os.path.exists(path) else {}
+
+
+def _identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
+    """What tells a file from one that replaced it; None where there is none."""
+    found = [file.stat() if file.exists() else None for file in files]
+    return [None if held is None else (held.st_ino, held.st_mtime_ns) for held in found]
 
 
 def _rename(files: Mapping[Path, Path]) -> None:

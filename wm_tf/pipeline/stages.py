@@ -15,6 +15,7 @@ import numpy as np
 
 from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
+from wm_tf.data.episodes import collected
 from wm_tf.errors import UserError
 from wm_tf.evolution.evolution import Evolution
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
@@ -29,6 +30,7 @@ from wm_tf.pipeline.checkpoints import (
     last_parameters,
     member_rounds,
     networks,
+    round_of,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
 from wm_tf.pipeline.exports import export_members, export_round, exported_models
@@ -64,6 +66,13 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
     """Trains M on all episodes so far, going on from the round before."""
     task, seed = run.config.task, run.config.seed
     episodes, vision = run.episodes(round_index), checked_checkpoint(run, "vision", round_index)
+    made = round_of(vision)
+    trained = run.record("vision", made)
+    if trained is not None and not trained["done"]:
+        raise UserError(
+            f"{run.folder}: V of round {made} is not trained to its end; "
+            f"train-vision --round {made} goes on with it"
+        )
     # Not by their latents: those are of the last V that encoded them, perhaps of a later round's.
     seen = [*episodes, vision]
 
@@ -72,10 +81,12 @@ def memory_round(run: Run, round_index: int, config: MemoryConfig, devices: int 
         with strategy(devices, config.batch_size).scope():
             memory = make_memory(task, config, seed)
         data = training_part(latents)
-        random, later = [], data
+        random: list[Path] = []
         if round_index:
-            random = [path for path in data if path.parent == run.latents(0)]
-            later = data[len(random) :]  # the rounds are in their order
+            first = (path for path in data if path.parent == run.latents(0))
+            random = collected(first, run.rollouts(0))
+        others = set(random)
+        later = [path for path in data if path not in others]
         seconds = train_memory(
             memory, later, task, config, places, seed=seed, epochs=epochs, random=random
         )  # fmt: skip
@@ -122,6 +133,8 @@ def controller_round(
         "networks": networks(run, round_index),
         "seed": seed,
     }
+    for index in earlier:
+        networks(run, index)  # checks that each was trained on this V
     if earlier:
         memories = [checked_checkpoint(run, "memory", index) for index in earlier]
         inputs["earlier_memories"] = [storage.stamp(path) for path in memories]

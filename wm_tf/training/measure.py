@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,10 +28,10 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
     Returns:
       ``squared_error``: summed over a frame's pixels, of values in [0, 1]; ``grey_levels`` and
       ``edge_grey_levels``: mean absolute error of 255, over all pixels and over those near an edge
-      of the frame's brightness; ``kl``: nats per frame; ``frames``.
+      of the frame's brightness, where there is one; ``kl``: nats per frame; ``frames``.
     """
     decode = tf.function(vision.decode, reduce_retracing=True)
-    totals: list[tuple[float, float, float, float, int]] = []
+    figures: dict[str, list[tuple[float, int]]] = defaultdict(list)  # and their weights
     for path in episodes:
         frames = read_episode(path, task).frames[::4]
         mean, log_variance = encode_frames(vision, frames)
@@ -38,22 +39,17 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
         absolute = np.abs(difference).mean(-1) * 255.0
         near_edge = np.stack([_near_edge(frame) for frame in frames])
         kl = 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1.0).sum(-1)
-        totals.append(
-            (
-                float((difference**2).sum() / len(frames)),
-                float(absolute.mean()),
-                float(absolute[near_edge].mean()),
-                float(kl.mean()),
-                len(frames),
-            )
-        )
-    weights = [total[-1] for total in totals]
-    names = ("squared_error", "grey_levels", "edge_grey_levels", "kl")
-    result = {
-        name: float(np.average([total[index] for total in totals], weights=weights))
-        for index, name in enumerate(names)
-    }
-    return {**result, "frames": float(sum(weights))}
+        count = len(frames)
+        figures["squared_error"].append((float((difference**2).sum() / count), count))
+        figures["grey_levels"].append((float(absolute.mean()), count))
+        if near_edge.any():
+            figures["edge_grey_levels"].append((float(absolute[near_edge].mean()), count))
+        figures["kl"].append((float(kl.mean()), count))
+    result = {}
+    for name, found in figures.items():
+        values, counts = zip(*found, strict=True)
+        result[name] = float(np.average(values, weights=counts))
+    return {**result, "frames": float(sum(count for _, count in figures["kl"]))}
 
 
 def _near_edge(frame: np.ndarray) -> np.ndarray:
