@@ -139,6 +139,24 @@ def test_a_missing_peer_is_a_line_and_no_error(
     assert list(written["omitted"]) == ["car-racing-envpool"]
 
 
+def test_what_was_measured_before_a_failure_is_kept(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = Comparison("what was measured", "u", 1.0, "a", 1.0, 1.0, (1.0, 1.0), None)
+
+    def disagree() -> list[Comparison]:
+        raise Disagreement("dream: the two sides differ")
+
+    functions = {"car-racing": lambda: [line], "dream": disagree}
+    monkeypatch.setattr(bench, "function_of", functions.__getitem__)
+    with pytest.raises(Disagreement):
+        bench.bench(["car-racing", "dream", "player"], tmp_path / "bench.json")
+    assert "what was measured" in capsys.readouterr().out
+    written = storage.read_json(tmp_path / "bench.json")
+    assert [held["what"] for held in written["comparisons"]] == ["what was measured"]
+    assert written["omitted"] == {"dream": "dream: the two sides differ"}
+
+
 def test_a_plot_needs_what_it_draws(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="growth"):
         bench.bench(["dream"], plot=tmp_path / "growth.png")

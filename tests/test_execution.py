@@ -157,21 +157,6 @@ def start_engine(folder):
     return subprocess.Popen([sys.executable, "-c", code, str(folder)])
 
 
-initialised: list[str] = []
-
-
-def initialise(text):
-    initialised.append(text)
-
-
-def see_initialised(_):
-    return initialised
-
-
-def fail_to_initialise():
-    raise FileNotFoundError("no models here")
-
-
 @pytest.fixture
 def log(tmp_path):
     return Log(tmp_path)
@@ -422,17 +407,6 @@ def test_shutdown_finishes_what_was_submitted_and_leaves_nothing():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker")]
     with pytest.raises(RuntimeError, match="shut down"):
         executor.submit(process, 0)
-
-
-def test_the_initializer_runs_once_in_each_process():
-    with LocalExecutor(1, initializer=initialise, initargs=("once",)) as executor:
-        for _ in range(2):
-            assert executor.submit(see_initialised, 0).result() == ["once"]
-    with (
-        LocalExecutor(1, initializer=fail_to_initialise) as executor,
-        pytest.raises(RunFailed, match="no models here"),
-    ):
-        map_chunks(executor, process, [0])
 
 
 class Held(Executor):

@@ -91,6 +91,20 @@ def test_scores_are_in_manifest_card_and_readme(renewed: Path) -> None:
     assert "stale" not in readme
 
 
+def test_the_readme_does_not_speak_of_other_models(renewed: Path, tmp_path: Path) -> None:
+    shutil.copytree(renewed.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "saved_models").rename(tmp_path / "my_models")
+    files = [tmp_path / "README.md", tmp_path / DRIVE]
+    before = [path.read_bytes() for path in files]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_real_beside_dream", lambda models: b"")
+        other = result_file(tmp_path, mean=1.0)
+        assert main(["renew", str(tmp_path / "my_models"), "--scores", str(other)]) == 0
+    assert [path.read_bytes() for path in files] == before
+    (score,) = manifest.read(tmp_path / "my_models" / "car_racing", "car_racing")["scores"]
+    assert score["mean"] == 1.0
+
+
 def test_the_gif_shows_the_real_game_beside_the_dream(renewed: Path) -> None:
     data = (renewed / "car_racing" / "dream.gif").read_bytes()
     with Image.open(io.BytesIO(data)) as film:

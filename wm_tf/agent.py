@@ -32,6 +32,7 @@ from wm_tf.envs import task_module
 from wm_tf.errors import UserError
 from wm_tf.precision import Arithmetic, computing_in
 from wm_tf.runtime import import_tensorflow
+from wm_tf.serving import manifest
 
 if TYPE_CHECKING:
     from wm_tf.models import Controller, Memory, Vision
@@ -51,6 +52,11 @@ class ModelsAt:
 
     folder: Path
     checksum: str
+
+    @classmethod
+    def now(cls, folder: Path) -> ModelsAt:
+        """The models of a task's folder as they are now; raises DamagedFile without a manifest."""
+        return cls(folder.parent, manifest.checksum(folder))
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,7 @@ def summary(returns: Sequence[float]) -> dict[str, float]:
 
 
 def _located(models: Path, task: str) -> agent.ModelsAt:
-    folder = manifest.find_models(models, task)
-    return agent.ModelsAt(folder.parent, manifest.checksum(folder))
+    return agent.ModelsAt.now(manifest.find_models(models, task))
 
 
 def _play_real(

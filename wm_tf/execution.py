@@ -150,27 +150,18 @@ class LocalExecutor(Executor):
       workers: number of processes, each started when there is work for it.
       timeout: seconds for one call, the imports of a process's first call included; None: no
         limit.
-      initializer: called with `initargs` in a process before its first call.
-      initargs: see `initializer`.
     """
 
-    def __init__(
-        self,
-        workers: int,
-        timeout: float | None = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-    ) -> None:
+    def __init__(self, workers: int, timeout: float | None = None) -> None:
         if workers < 1:
             raise ValueError(f"workers: expected at least 1, got {workers}")
         if timeout is not None and timeout <= 0:
             raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
         self.workers = workers
-        first_call = pickle.dumps((initializer, initargs))
         self._calls: queue.SimpleQueue[tuple[Future[Any], bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._processes = [Worker(timeout, first_call) for _ in range(workers)]
+        self._processes = [Worker(timeout) for _ in range(workers)]
         self._slots = [
             threading.Thread(target=self._serve, args=(worker,), name="worker slot", daemon=True)
             for worker in self._processes

@@ -53,7 +53,6 @@ _WATCH_SECONDS = 0.2  # how often a worker looks whether its parent is still the
 _JOIN_SECONDS = 5.0
 
 _environment_lock = threading.Lock()
-_initialised = False  # in a worker: whether its initializer has run
 
 
 class Worker:
@@ -62,12 +61,10 @@ class Worker:
     Args:
       timeout: seconds for one call, the imports of a process's first call included; None: no
         limit.
-      initializer: the pickled (function, arguments) of what a new process calls first.
     """
 
-    def __init__(self, timeout: float | None, initializer: bytes) -> None:
+    def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self._initializer = initializer
         self._lock = threading.Lock()
         self._ended = False
         self._reply: Future[bytes] | None = None
@@ -114,7 +111,7 @@ class Worker:
                 self._new_pool()
             # Pickled by ourselves: Pebble would import what unpickling needs while it holds its
             # pipe, and would stop for good at an exception that cannot be unpickled.
-            arguments = (function_and_arguments, self._initializer)
+            arguments = (function_and_arguments,)
             self._reply = self._pool.schedule(_answer, args=arguments, timeout=self._timeout)
             return self._reply
 
@@ -230,15 +227,9 @@ class _Context(SpawnContext):
                 process.join(_JOIN_SECONDS)
 
 
-def _answer(function_and_arguments: bytes, initializer: bytes) -> bytes:
+def _answer(function_and_arguments: bytes) -> bytes:
     """In the worker: makes the call; a pickled (value, None) or (None, exception)."""
-    global _initialised
     try:
-        if not _initialised:
-            initialise, initargs = pickle.loads(initializer)
-            if initialise is not None:
-                initialise(*initargs)
-            _initialised = True
         function, args, kwargs = pickle.loads(function_and_arguments)
         return pickle.dumps((function(*args, **kwargs), None))
     except BaseException as error:

@@ -3,8 +3,9 @@
     python -m wm_tf evaluate car_racing --seed 7 --json score.json
     python -m wm_tf renew saved_models --scores score.json
 
-The models themselves stay as they are. The README is the one beside the folder of models; what
-stands between its two markers is made anew, and so is its animation of the player.
+The models themselves stay as they are. The README is the one beside a folder of the name
+``saved_models``; what stands between its two markers is made anew, and so is its animation of the
+player. Models in another folder are not those that it speaks of.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from wm_tf.serving.verify import tasks_in
 GIF = "dream.gif"
 DRIVE = Path("player") / "pictures" / "dream.gif"
 """Of the README: car_racing in the player."""
+PUBLISHED = "saved_models"
+"""The folder of the models that the README speaks of."""
 BEGIN, END = "<!-- scores, by python -m wm_tf renew -->", "<!-- end of scores -->"
 
 _OPTIONS = ("frames", "precision", "temperature")
@@ -56,7 +59,7 @@ def renew(models: Path, results: Sequence[Path] = ()) -> None:
             assets = {golden.FILE_NAME: _golden(loaded), GIF: _real_beside_dream(loaded)}
             folders.append(folder.renew(models, task, scores=scores.get(task), assets=assets))
             progress.advance()
-    for checkout in {place.parent.parent for place in folders}:
+    for checkout in {place.parent.parent for place in folders if place.parent.name == PUBLISHED}:
         _renew_readme(
             checkout / "README.md", [manifest.read(place, place.name) for place in folders]
         )
@@ -127,7 +130,7 @@ def _first_episode(models: Models, steps: int) -> Episode:
     """How the first episode of ``evaluate --seed 0`` begins; without a controller, at random."""
     task, located = models.task, None
     if models.has_controller:
-        located = agent.ModelsAt(models.folder.parent, manifest.checksum(models.folder))
+        located = agent.ModelsAt.now(models.folder)
     with tempfile.TemporaryDirectory() as place:
         record = Path(place) / "episode.npz"
         rollout = agent.Rollout(0, (int(Purpose.EVALUATION), 0), record=record)

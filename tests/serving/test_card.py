@@ -69,6 +69,7 @@ def test_environment_data_training_and_licences_are_told() -> None:
     stages = {
         "collect-00": {"goal": 500, "policy": "random"},
         "vision-00": {"goal": 3},
+        "then collect-00": {"amount": 100, "policy": "random"},  # the first of the same games
         "then collect-01": {"amount": 32, "policy": "controller"},
     }
     machine = {"processor": "A processor", "cores": 2, "system": "Linux"}
@@ -84,6 +85,7 @@ def test_environment_data_training_and_licences_are_told() -> None:
     data = text.split("## Data\n")[1].split("## ")[0]
     assert "- 500 episodes by the task's random policy, 128,747 steps\n" in data
     assert "- 32 episodes by controllers of the round before" in data
+    assert "- 100 episodes" not in data
     assert "- time: 57 minutes of computing" in text
     assert "- machine: A processor, 2 cores, Linux" in text
     assert "| collect-00 | 1.0 | steps 128,747, mean return 29.21 |" in text

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from wm_tf import storage
 from wm_tf.bench.compare import Comparison
-from wm_tf.errors import UserError
+from wm_tf.errors import RunFailed, UserError
 from wm_tf.progress import Progress
 from wm_tf.runtime import import_tensorflow
 
@@ -67,7 +67,8 @@ def bench(
       plot: where to draw how cost grows (png).
 
     Raises:
-      Disagreement: two sides of a comparison do not give the same answer.
+      Disagreement: two sides of a comparison do not give the same answer. What was measured before
+        is printed and written all the same.
     """
     names = only or [name for name in NAMES if name not in _LONG]
     if plot is not None and "growth" not in names:
@@ -75,12 +76,16 @@ def bench(
     import_tensorflow()
     lines: list[Comparison] = []
     omitted: dict[str, str] = {}
+    failed: RunFailed | None = None
     with Progress("bench", len(names), "benchmarks") as progress:
         for name in names:
             try:
                 lines += function_of(name)()
             except UserError as error:  # such as: a peer that is not installed
                 omitted[name] = str(error)
+            except RunFailed as error:
+                omitted[name], failed = str(error), error
+                break
             progress.advance()
     from wm_tf.bench.table import print_table  # its library is slow to import
 
@@ -88,10 +93,12 @@ def bench(
     if json is not None:
         comparisons = [asdict(line) for line in lines]
         storage.write_json(json, {"comparisons": comparisons, "omitted": omitted})
-    if plot is not None:
+    if plot is not None and "growth" not in omitted:
         from wm_tf.bench import growth
 
         growth.plot(plot, [line for line in lines if line.curve is not None])
+    if failed is not None:
+        raise failed
 
 
 def function_of(name: Benchmark) -> Callable[[], list[Comparison]]:

@@ -20,7 +20,6 @@ from wm_tf.execution import LocalExecutor
 from wm_tf.models import controller
 from wm_tf.precision import Arithmetic, Precision, fast_dtypes
 from wm_tf.seeding import Purpose, generator
-from wm_tf.serving import manifest
 from wm_tf.serving.contract import VERSION
 from wm_tf.serving.initial import InitialLatents
 
@@ -50,7 +49,7 @@ class Dreamer:
     def __enter__(self) -> Dreamer:
         self._folder = tempfile.TemporaryDirectory()
         self.folder = models.export_untrained(Path(self._folder.name), self.task)
-        self._models = ModelsAt(self.folder.parent, manifest.checksum(self.folder))
+        self._models = ModelsAt.now(self.folder)
         self._executor = LocalExecutor(WORKERS, TIMEOUT)
         return self
 

@@ -76,6 +76,7 @@ def peak_memory(*arguments: str) -> int:
       RunFailed: the command failed.
       UserError: this system does not tell.
     """
+    _peak("self")  # before minutes of work, if this system does not tell
     peak = 0
     command = [sys.executable, "-m", "wm_tf", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -83,13 +84,16 @@ def peak_memory(*arguments: str) -> int:
             # The kernel keeps the highest value, which an end between two looks hides at worst.
             # (What `wait4` tells would count this process's own memory, from before `exec`.)
             with contextlib.suppress(UserError):
-                peak = max(peak, _kilobytes(f"/proc/{process.pid}/status", "VmHWM") * 1024)
+                peak = max(peak, _peak(process.pid))
             time.sleep(_POLL_SECONDS)
     if process.returncode:
         raise RunFailed(f"{' '.join(command)} ended with exit status {process.returncode}")
-    if peak == 0:
-        raise UserError("peak memory: this system does not tell a process's")
     return peak
+
+
+def _peak(process: int | str) -> int:
+    """The most memory that a process has had, in bytes; raises UserError where unknown."""
+    return 1024 * _kilobytes(f"/proc/{process}/status", "VmHWM")
 
 
 def private_memory() -> int:

@@ -15,11 +15,11 @@ from wm_tf import agent
 from wm_tf.bench.compare import Comparison, Goal, Side, against_limit, close, compare
 from wm_tf.bench.footprint import private_memory
 from wm_tf.config import get_task
+from wm_tf.errors import UserError
 from wm_tf.execution import LocalExecutor, map_chunks
 from wm_tf.precision import Precision, compute_dtype
 from wm_tf.runtime import import_tensorflow
 from wm_tf.seeding import Purpose
-from wm_tf.serving import manifest
 
 TASK = get_task("car_racing")
 WORKERS = 2
@@ -50,7 +50,10 @@ def rollouts() -> list[Comparison]:
                 agree=close(0.0, 0.02),
                 goal=Goal(4),
             )
-            used = batched.submit(private_memory).result()
+            try:
+                used = batched.submit(private_memory).result()
+            except UserError:  # this system does not tell
+                return [speed]
     memory = against_limit(
         f"private memory of a worker with {agent.ROWS} car_racing rollouts",
         "MB",
@@ -67,7 +70,7 @@ def untrained_models(folder: Path) -> agent.ModelsAt:
     import_tensorflow()
     from wm_tf.bench.models import export_untrained
 
-    return agent.ModelsAt(folder, manifest.checksum(export_untrained(folder, TASK)))
+    return agent.ModelsAt.now(export_untrained(folder, TASK))
 
 
 def chunks(

@@ -12,15 +12,14 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from wm_tf import storage
-from wm_tf.config import FRAME_SIZE, Squash, Task
+from wm_tf.agent import action_range
+from wm_tf.config import FRAME_SIZE, Task
 from wm_tf.dream.world import Dream, DreamState, checked_temperature
 from wm_tf.errors import UserError
 from wm_tf.serving import manifest
 from wm_tf.serving.load import Models, load
 
 Observation = Literal["latent", "state", "frame"]
-
-_LOW: dict[Squash, float] = {"tanh": -1.0, "unit": 0.0, "brake": 0.0}
 
 
 class Rows:
@@ -55,7 +54,7 @@ class Rows:
         self.temperature = loaded.temperature if temperature is None else temperature
         self.horizon = self.task.max_steps if horizon is None else horizon
         self.observation_space = _observation_space(self.task, observation)
-        self.action_space = _action_space(self.task)
+        self.action_space = gymnasium.spaces.Box(*action_range(self.task))
         self.generators: list[np.random.Generator] = []
         self._observation = observation
         self._state: DreamState | None = None
@@ -163,8 +162,3 @@ def _observation_space(task: Task, observation: Observation) -> gymnasium.spaces
         return gymnasium.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     size = task.latent_size if observation == "latent" else task.controller_inputs
     return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-
-
-def _action_space(task: Task) -> gymnasium.spaces.Box:
-    low = np.array([_LOW[squash] for squash in task.squash], np.float32)
-    return gymnasium.spaces.Box(low, np.ones_like(low))

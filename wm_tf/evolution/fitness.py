@@ -73,13 +73,12 @@ class RealFitness:
     models: agent.ModelsAt
     config: ControllerConfig
     seed: int
-    purpose: Purpose = Purpose.FITNESS
 
     def __call__(self, candidates: np.ndarray, generation: int) -> Fitness:
         rollouts = self.config.rollouts
         work = [
             # One array for all of a candidate's rollouts: a chunk of them holds it once.
-            agent.Rollout(self.seed, (int(self.purpose), generation, rollout), candidate)
+            agent.Rollout(self.seed, (int(Purpose.FITNESS), generation, rollout), candidate)
             for candidate in candidates.astype(np.float32)
             for rollout in range(rollouts)
         ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from wm_tf.config import ControllerConfig, Task
 from wm_tf.errors import UserError
+from wm_tf.evolution.strategy import one_thread
 
 
 class Space(Protocol):
@@ -98,7 +99,8 @@ def _components(
             f"got {components}"
         )
     center = seen.mean(axis=0, dtype=np.float64)
-    _, values, directions = np.linalg.svd(seen - center, full_matrices=False)
+    with one_thread():
+        _, values, directions = np.linalg.svd(seen - center, full_matrices=False)
     deviations = values[:components, np.newaxis] / np.sqrt(len(seen))
     return center, directions[:components] / deviations
 

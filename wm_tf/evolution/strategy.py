@@ -10,6 +10,7 @@ threads would be part of it.)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cma
@@ -20,6 +21,11 @@ from wm_tf.errors import RunFailed
 from wm_tf.seeding import Purpose, generator
 
 _libraries = ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Linear algebra on one thread; see the module's docstring."""
+    return _libraries.limit(limits=1, user_api="blas")
 
 
 class Strategy:
@@ -79,7 +85,7 @@ class Strategy:
     def ask(self) -> np.ndarray:
         """The generation's candidates, float64 [P, N]; the same ones until `tell`."""
         if self._asked is None:
-            with _libraries.limit(limits=1, user_api="blas"):
+            with one_thread():
                 self._asked = self._es.ask()
         return np.array(self._asked)
 
@@ -100,7 +106,7 @@ class Strategy:
                 f"(evolution seed {self._seed})"
             )
         self.ask()
-        with _libraries.limit(limits=1, user_api="blas"):
+        with one_thread():
             self._es.tell(self._asked, list(-fitness))
         self._asked = None
         self._fitness.append(fitness)

@@ -150,18 +150,24 @@ def _environment(environment: Mapping[str, Any]) -> str:
 def _data(manifest: Mapping[str, Any]) -> str:
     """How many episodes were played for these models, and by whom; nothing where none is told."""
     played = manifest["training"].get("stages", {})
-    rounds = [
-        (f"{_amount(stage)} episodes by {_PLAYERS[stage['policy']]}", played.get(name, {}))
-        for name, stage in manifest["config"].get("stages", {}).items()
-        if "collect" in name
-    ]
-    if not rounds:
+    most: dict[str, int] = {}  # of the same games, which a run that began with models plays again
+    lines = []
+    for name, stage in manifest["config"].get("stages", {}).items():
+        if "collect" not in name:
+            continue
+        amount = _amount(stage)
+        rest = {key: value for key, value in stage.items() if key not in ("amount", "goal")}
+        games = repr([name.rsplit(LATER, 1)[-1], sorted(rest.items())])
+        if amount > most.get(games, 0):
+            most[games] = amount
+            steps = played.get(name, {}).get("steps")
+            lines.append(
+                f"- {amount} episodes by {_PLAYERS[stage['policy']]}"
+                + (f", {steps:,} steps" if steps is not None else "")
+            )
+    if not lines:
         return ""
-    lines = ["## Data", "", "Played for these models, in this order:"]
-    for text, figures in rounds:
-        steps = f", {figures['steps']:,} steps" if "steps" in figures else ""
-        lines.append(f"- {text}{steps}")
-    return "\n".join(lines)
+    return "\n".join(["## Data", "", "Played for these models, in this order:", *lines])
 
 
 def _amount(stage: Mapping[str, Any]) -> int:

@@ -76,14 +76,13 @@ def renew(
     task: str,
     *,
     scores: Sequence[Mapping[str, Any]] | None = None,
-    training: Mapping[str, Any] | None = None,
     assets: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Changes what is said about models that are exported; the models stay as they are.
 
     Args:
       models, task: whose, see `manifest.find_models`.
-      scores, training: the manifest's new values; None keeps the old ones.
+      scores: the manifest's new ones; None keeps the old ones.
       assets: files to add or to replace.
 
     Returns:
@@ -102,8 +101,6 @@ def renew(
         described = manifest.read_verified(folder, task)
         if scores is not None:
             described["scores"] = [dict(score) for score in scores]
-        if training is not None:
-            described["training"] = dict(training)
         for name in described["files"]:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, aside / name)
