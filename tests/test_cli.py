@@ -291,6 +291,16 @@ def test_flags_that_would_mean_nothing_are_refused(
     assert reason in refused_in_a_line(capsys, command, "car_racing", *flags)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
+@pytest.mark.parametrize("command", ["export", "encode", "import-models"])
+def test_what_another_command_reads_is_not_replaced(
+    capsys: Capture, tmp_path: Path, command: str
+) -> None:
+    with storage.only_writer(tmp_path):  # as a training does
+        message = refused_in_a_line(capsys, command, "car_racing", "--run", tmp_path)
+    assert f"{tmp_path}: another command is at work on this run" in message
+
+
 def test_a_folder_of_a_tasks_name_is_no_task() -> None:
     command = cli._parse(["train-controller", "--run", "car_racing", "take_cover"])
     assert isinstance(command, cli.TrainController)
