@@ -1,7 +1,7 @@
 """Recordings: what was driven, so exactly that it can be dreamt again, as JSON lines.
 
 First line: {"recording": 1, "task", "models", "state"}, the state from which it starts (float32
-arrays in base64) and the digest of the models' manifest. Then a line per step: {"action",
+arrays in base64) and the digest of the models (`World`). Then a line per step: {"action",
 "by_human", "temperature"}, where latents were held by hand "pins", and where the dream went on in
 one of several futures "seed". Last line: {"end":
 {"steps", "return", "latent", "sha256"}}: the digest of the last latent, by which one knows that a
@@ -53,7 +53,7 @@ class Recording:
     """A stretch of a dream that can be dreamt again."""
 
     task: str
-    models: str  # digest of the manifest
+    models: str  # their digest
     start: DreamState
     steps: tuple[Planned, ...]
     total: float  # return over the steps

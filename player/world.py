@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,8 +60,7 @@ class World:
         self._compiled: Compiled | None = None
         # What came with the last steps: as many as there are dreams at a time.
         self._latest: deque[tuple[DreamState, Dreamt]] = deque(maxlen=6)
-        manifest = json.dumps(dict(models.manifest), sort_keys=True)
-        self.digest = hashlib.sha256(manifest.encode()).hexdigest()
+        self.digest = _digest(models.manifest)
 
     def start(self, seed: int, place: int, chance: int, source: Source = REAL) -> DreamState:
         """The beginning of a dream; M's state is zero unless a recorded moment says otherwise.
@@ -198,6 +198,15 @@ class World:
             "mean": result["mean"][0],
             "std": np.exp(result["log_std"][0]),
         }
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of what shapes a dream: the weights, and how it ends; not of scores or the model card."""
+    weights = {
+        name: checksum for name, checksum in manifest["files"].items() if "/variables/" in name
+    }
+    content = json.dumps([weights, manifest["end"]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wm_tf import agent
+from wm_tf.errors import UserError
 from wm_tf.evaluate import evaluate
 from wm_tf.execution import SerialExecutor
 from wm_tf.precision import Precision
@@ -29,3 +30,16 @@ def test_v_computes_in_float32_unless_told_otherwise(
     (chunk,) = played
     assert (chunk.precision, chunk.official_frames) == (precision or "float32", True)
     assert result["env"].get("precision", "float32") == chunk.precision
+
+
+def test_a_task_that_is_drawn_one_way_has_no_fast_frames(saved_models: Path) -> None:
+    with pytest.raises(UserError, match="--frames fast: expected official for take_cover"):
+        evaluate(
+            SerialExecutor(),
+            "take_cover",
+            saved_models,
+            env="real",
+            episodes=1,
+            seed=0,
+            frames="fast",
+        )

@@ -80,6 +80,8 @@ def evaluate(
     ):
         if value is not None and env != where:
             raise UserError(f"--{name} {value}: expected only with --env {where}, got --env {env}")
+    if frames == "fast" and task != "car_racing":
+        raise UserError(f"--frames fast: expected official for {task}, which is drawn one way")
     if random and precision is not None:
         raise UserError(f"--precision {precision}: the random policy does not look at frames")
     dtype = compute_dtype(precision or "float32")

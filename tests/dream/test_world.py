@@ -130,7 +130,7 @@ def test_rows_dream_as_they_would_alone(dream: Dream) -> None:
     np.testing.assert_allclose(alone.latent[0], many.latent[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), 1e39, 1e-300])
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(UserError, match="temperature: expected a number greater than 0, got"):
         checked_temperature(temperature)

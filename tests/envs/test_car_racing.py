@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import wm_tf.envs
@@ -239,6 +240,11 @@ def test_bad_actions_are_refused(action: Any, message: str) -> None:
     env.reset(seed=1)
     with pytest.raises(ValueError, match=message):
         env.step(action)
+
+
+def test_a_step_before_the_first_episode_is_refused() -> None:
+    with pytest.raises(ResetNeeded, match="call reset first"):
+        car_racing.make().step(np.zeros(3))
 
 
 def test_actions_out_of_range_are_clipped() -> None:

@@ -92,6 +92,7 @@ def fake_models(
             "steps_per_second": task.steps_per_second,
             "temperature": 1.0,
             "end": end or {"rule": "never", "value": None},
+            "files": {"memory/1/variables/variables.index": "0" * 64},
             "sha256": "0" * 64,
         },
         initial_latents=InitialLatents(

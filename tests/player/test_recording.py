@@ -25,6 +25,8 @@ from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
 from player.recording import Recorder
 from player.session import Session
+from player.world import World
+from wm_tf.dream.world import Dream
 from wm_tf.errors import DamagedFile, UserError
 
 
@@ -155,6 +157,21 @@ def test_recordings_of_other_models_tasks_and_versions_are_refused(world, fake_w
         recording.read(path, world.task, "another digest")
     with pytest.raises(DamagedFile, match="expected take_cover"):
         recording.read(path, fake_world(task_name="take_cover").task, world.digest)
+
+
+def test_other_scores_are_no_other_models(world):
+    def digest(**changes):
+        models = world._models
+        altered = replace(models, manifest={**models.manifest, **changes})
+        return World(altered, Dream(altered)).digest
+
+    files = world._models.manifest["files"]
+    assert digest(scores=[{"mean": 1.0}], files={**files, "README.md": "1" * 64}) == world.digest
+    for changes in (
+        {"files": dict.fromkeys(files, "1" * 64)},
+        {"end": {"rule": "threshold", "value": 0.5}},
+    ):
+        assert digest(**changes) != world.digest
 
 
 def test_a_newer_version_is_refused(world, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wm_tf import storage
 from wm_tf.cli import main
 from wm_tf.config import get_task
 from wm_tf.errors import RunFailed
-from wm_tf.serving import contract, lite
+from wm_tf.serving import contract, lite, manifest
 from wm_tf.serving.load import Models
 
 TASK = get_task("car_racing")
@@ -86,3 +88,19 @@ def test_other_numbers_than_the_saved_models_are_refused(converted: Path, models
     with pytest.raises(RunFailed, match=r"c\.tflite: act: action differs by up to 0\.1"):
         changed = dataclasses.replace(models, calls=other)
         lite._compare(changed, "controller", "act", content, Path("c.tflite"))
+
+
+def test_no_controller_of_other_models_is_left(
+    converted: Path, saved_models: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "car_racing"
+    out.mkdir()
+    shutil.copy(converted / "controller.tflite", out)
+    shutil.copytree(saved_models, tmp_path / "models")
+    folder = tmp_path / "models" / "car_racing"
+    shutil.rmtree(folder / "controller")
+    content = storage.read_json(folder / manifest.FILE_NAME)
+    files = {name: file for name, file in content["files"].items() if "controller/" not in name}
+    storage.write_json(folder / manifest.FILE_NAME, {**content, "files": files})
+    lite.convert(tmp_path / "models", "car_racing", tmp_path)
+    assert {file.name for file in out.iterdir()} == {"vision.tflite", "memory.tflite"}

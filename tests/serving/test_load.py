@@ -65,6 +65,18 @@ def test_inputs_of_another_shape_or_type_are_refused(models: Models) -> None:
         models.act(**{**state(2), "h": state(1)["h"]})
     with pytest.raises(ValueError, match=r"missing: .*action"):
         models.calls["memory", "step"](**state(1))
+    with pytest.raises(ValueError, match="seed: expected int32, got 4294967297"):
+        models.dream(
+            action=np.zeros((2, 3), np.float32), temperature=1.0, seed=(2**32 + 1, 0), **state(2)
+        )
+    with pytest.raises(ValueError, match=r"latent: expected float32, got 1e\+39"):
+        models.decode(np.full((1, 32), 1e39))
+    for call, array in (
+        (models.decode, np.zeros((0, 32))),
+        (models.encode, np.zeros((0, 64, 64, 3))),
+    ):
+        with pytest.raises(ValueError, match="expected at least one row, got none"):
+            call(array.astype("f4" if call == models.decode else "u1"))
     latents = np.zeros((2, TASK.latent_size), np.float64)  # NumPy's own default is welcome
     assert models.decode(latents).shape == (2, 64, 64, 3)
 
@@ -127,6 +139,10 @@ def test_a_relative_folder_is_looked_up_here_then_in_the_checkout(
     monkeypatch.setattr(manifest, "__file__", str(saved_models / "wm_tf" / "serving" / "m.py"))
     assert manifest.find_models(".", "car_racing") == saved_models / "car_racing"
     assert (checkout / "pyproject.toml").is_file()  # where it looks when nothing is patched
+    # A folder of other models is not filled up with those of the checkout.
+    (tmp_path / "take_cover").mkdir()
+    with pytest.raises(UserError, match=f"no folder {tmp_path}/car_racing; models . has: take"):
+        manifest.find_models(".", "car_racing")
 
 
 def test_an_unknown_task_is_refused(saved_models: Path) -> None:

@@ -129,7 +129,8 @@ def without_weight(done_probability: Any, weight: float) -> Any:
 
 
 def checked_temperature(temperature: float) -> float:
-    """Raises UserError unless the temperature is a positive number."""
-    if not np.isfinite(temperature) or temperature <= 0.0:
+    """Raises UserError unless the temperature is a positive number, as float32 too."""
+    limits = np.finfo(np.float32)
+    if not float(limits.tiny) <= temperature <= float(limits.max):
         raise UserError(f"temperature: expected a number greater than 0, got {temperature}")
     return float(temperature)

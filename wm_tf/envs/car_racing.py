@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRacing
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
 
 from wm_tf.config import FRAME_SIZE, TASKS
@@ -100,7 +101,10 @@ class CarRacingEnv(CarRacing):
 
         Raises:
           ValueError: the action has another shape than [3] or is not finite.
+          ResetNeeded: the first episode was never begun.
         """
+        if self.car is None:
+            raise ResetNeeded("step: the episode was never begun, call reset first")
         self.car.control(*_controls(action))
         self._advance()
         self.state = self._frame()

@@ -61,14 +61,20 @@ def convert(models: Path | str, task: str, out: Path) -> list[Converted]:
       RunFailed: a converted model does not give the same numbers, or it cannot be written.
     """
     loaded = load(models, task)
-    lines = []
+    lines: list[Converted] = []
+    contents: dict[Path, bytes | None] = {}
     for model, names in _SIGNATURES.items():
-        if (model, names[0]) not in loaded.calls:
-            continue
-        content = _convert(loaded.folder / model / contract.VERSION, names)
         file = out / task / f"{model}.tflite"
-        lines += [_compare(loaded, model, name, content, file) for name in names]
-        storage.write_bytes(file, content)
+        contents[file] = None
+        if (model, names[0]) in loaded.calls:
+            content = _convert(loaded.folder / model / contract.VERSION, names)
+            lines += [_compare(loaded, model, name, content, file) for name in names]
+            contents[file] = content
+    for file, converted in contents.items():
+        if converted is None:
+            file.unlink(missing_ok=True)  # of other models, which had a controller
+        else:
+            storage.write_bytes(file, converted)
     return lines
 
 

@@ -267,7 +267,12 @@ def _checked(name: str, value: Any, dtype: np.dtype, shape: tuple[int | None, ..
     if array.dtype != dtype:
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ValueError(f"{name}: expected {dtype}, got {array.dtype}")
-        array = array.astype(dtype)
+        given = array
+        with np.errstate(over="ignore"):
+            array = given.astype(dtype)
+        lost = array != given if dtype.kind == "i" else np.isinf(array) & np.isfinite(given)
+        if lost.any():
+            raise ValueError(f"{name}: expected {dtype}, got {given[lost][0]}")
     return array
 
 
@@ -278,6 +283,8 @@ def _check_rows(signature: contract.Signature, arrays: Mapping[str, np.ndarray])
             raise ValueError(
                 f"{name}: expected {len(arrays[first])} rows as in {first}, got {len(arrays[name])}"
             )
+    if len(arrays[first]) == 0:
+        raise ValueError(f"{first}: expected at least one row, got none")
 
 
 def _check_temperature(arrays: Mapping[str, np.ndarray]) -> None:

@@ -257,8 +257,8 @@ def find_models(models: Path | str, task: str) -> Path:
     """The folder of a task's models.
 
     Args:
-      models: a folder such as ``saved_models``; a relative one is looked up from the current
-        folder, then from the checkout.
+      models: a folder such as ``saved_models``; a relative one is that of the current folder, or
+        the checkout's where there is none with models.
       task: the task's name.
 
     Raises:
@@ -268,11 +268,16 @@ def find_models(models: Path | str, task: str) -> Path:
     models = Path(models)
     checkout = Path(__file__).resolve().parents[2]
     places = [models] if models.is_absolute() else [Path.cwd() / models, checkout / models]
+    held: list[str] = []
     for place in places:
-        if os.path.isdir(place / task):  # unlike Path's, False for a name that is too long
+        # `isdir`, unlike Path's, is False for a name that is too long.
+        held = sorted(name for name in TASKS if os.path.isdir(place / name))
+        if task in held:
             return place / task
+        if held:  # the models of one folder are not mixed with those of another
+            places = [place]
+            break
     tried = " nor ".join(str(place / task) for place in dict.fromkeys(places))
-    held = sorted({name for name in TASKS for place in places if os.path.isdir(place / name)})
     there = f"; models {models} has: {', '.join(held)}" if held else ""
     raise UserError(f"no models of task {task!r}: there is no folder {tried}{there}")
 
