@@ -105,7 +105,7 @@ def test_an_unknown_flag_is_refused(capsys: Capture, run: Path) -> None:
         ("sweep", "--episodes", "0", "at least 1"),
         ("sweep", "--temperatures", "0", "above 0"),
         ("ablate", "--episodes", "0", "at least 1"),
-        ("collect", "--seed", "-1", "at least 0"),
+        ("collect", "--seed", "-1", "from 0 to 9223372036854775807"),
         ("train-vision", "--batch-size", "0", "above 0"),
         ("train-vision", "--frame-stride", "0", "above 0"),
         ("train-vision", "--learning-rate", "inf", "above 0"),
@@ -127,6 +127,15 @@ def test_a_number_that_cannot_be_used_is_refused(
     assert flag in message
     assert accepted in message
     assert f"got {float(value):g}" in message.replace(".0", "")
+
+
+def test_a_seed_that_tensorflow_does_not_take_is_refused(capsys: Capture, tmp_path: Path) -> None:
+    for command in ("collect", "train-vision"):
+        message = refused_in_a_line(
+            capsys, command, "car_racing", "--run", tmp_path / "none", "--seed", str(2**63)
+        )
+        assert f"--seed: expected a number from 0 to {2**63 - 1}, got {2**63}" in message
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("flags", [("--executor", "dask"), ("--scheduler", "tcp://here:8786")])
@@ -276,6 +285,12 @@ def test_flags_of_dreams_are_refused_in_the_real_environment(
         ("export", ("--format", "tflite", "--skip-corrupt"), "--skip-corrupt: expected only with"),
         ("export", ("--models", "m"), "--models m: expected only with --format tflite"),
         ("sweep", ("--temperature", "1.2"), "--temperature 1.2: expected --temperatures"),
+        ("sweep", ("--search", "actuators"), "--search actuators: all of a study begin with zeros"),
+        (
+            "ablate",
+            ("--search", "actuators"),
+            "--search actuators: all of a study begin with zeros",
+        ),
         ("ablate", ("--hidden", "9"), "--hidden 9: that is what the ablation compares"),
         ("ablate", ("--sees", "latent"), "--sees latent: that is what the ablation compares"),
         (
@@ -511,6 +526,21 @@ def test_output_that_nobody_reads_any_more_ends_silently(when: str) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_work_goes_on_where_nobody_could_read_what_goes_wrong(tmp_path: Path) -> None:
+    script = """
+import sys
+from wm_tf.cli import main
+status = main(["collect", "car_racing", "--episodes", "1", "--patience", "3", "--run", sys.argv[1]])
+from wm_tf.runtime import import_tensorflow
+import_tensorflow()
+sys.exit(status)
+"""
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
+    assert subprocess.run([*shell, sys.executable, "-c", script, str(tmp_path)]).returncode == 0
+    assert len(list(tmp_path.rglob("episode-*.npz"))) == 1
 
 
 def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +85,30 @@ def test_models_come_to_a_worker_that_has_no_such_folder(
         assert outcomes == map_chunks(plain, agent.play, known)
     (store,) = elsewhere.glob("wm_tf_models_*")
     assert [path.name for path in store.iterdir()] == [models.checksum]
+
+
+def test_several_models_come_to_the_cluster_once(saved_models: Path) -> None:
+    class Client:
+        scattered = 0
+
+        def scatter(self, _: object) -> SimpleNamespace:
+            self.scattered += 1
+            return SimpleNamespace(status="finished")
+
+    client = Client()
+    share = cluster._scatter(client)  # type: ignore[arg-type]
+    members = [agent.ModelsAt(saved_models, name) for name in "ABC"]
+    first = [share(models, "car_racing") for models in members]
+    for _ in range(3):
+        assert [share(models, "car_racing") for models in members] == first
+    assert client.scattered == 3
+    first[0].status = "lost"  # with the workers that had it
+    assert share(members[0], "car_racing") is not first[0]
+    assert client.scattered == 4
+    for index in range(cluster.HELD_MODELS):  # those of later generations
+        share(agent.ModelsAt(saved_models, str(index)), "car_racing")
+    share(members[1], "car_racing")
+    assert client.scattered == 5 + cluster.HELD_MODELS
 
 
 def test_models_are_unpacked_once_and_found_by_their_content(

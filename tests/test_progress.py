@@ -38,7 +38,6 @@ def test_lines_at_the_start_every_ten_seconds_and_at_the_end(now):
         "collect: 20/60 episodes, 2.0/s, 0:20 left",
         "collect: 40/60 episodes, 2.0/s, 0:10 left",
         "collect: 60/60 episodes, 2.0/s, 0:30",
-        "collect: 60/60 episodes, 2.0/s, 0:30",
     ]
 
 
@@ -110,7 +109,8 @@ def test_a_stream_that_fails_does_not_hide_what_ended_the_work():
         log.full = True
         raise KeyboardInterrupt
     log.full = False
-    with pytest.raises(OSError, match="No space left"), Progress("collect", stream=log):
+    with pytest.raises(OSError, match="No space left"), Progress("collect", stream=log) as shown:
+        shown.advance()
         log.full = True
 
 
@@ -182,3 +182,29 @@ def test_a_bar_on_a_terminal(interrupted):
         assert process.returncode == -signal.SIGINT
         assert "2/4 generations" in text and "(stopped)" in text
     assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")  # the cursor is shown again
+
+
+PRINTS = """
+from wm_tf.progress import Progress
+
+with Progress("evolve", 3) as shown:
+    for generation in range(3):
+        print("generation", generation, flush=True)
+        shown.advance()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_what_is_printed_meanwhile_has_lines_of_its_own_above_the_bar():
+    import pty
+
+    terminal, side = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run(
+        [sys.executable, "-c", PRINTS], stdout=side, stderr=side, env=environ, check=True
+    )
+    os.close(side)
+    seen = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    for generation in range(3):
+        assert re.search(rf"(^|\r\n|\x1b\[2K)generation {generation} *\r\n", seen), seen

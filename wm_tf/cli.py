@@ -394,8 +394,9 @@ class _Study(_Playing, _Training):
 
     def refuse(self, names: Sequence[str], why: str) -> None:
         """Refuses flags of what the study itself changes."""
-        stages = preset(self.task, self.preset).round(self.round or 0)
-        _refuse(self.hyper, names, stages.controller, why)
+        defaults = preset(self.task, self.preset).round(self.round or 0).controller
+        _refuse(self.hyper, names, defaults, why)
+        _refuse(self.hyper, ["search", "fresh"], defaults, "all of a study begin with zeros")
 
 
 @dataclass(frozen=True)
@@ -557,6 +558,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: could not be finished; 2: input that cannot be used; 130: Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stderr is None:  # it was closed beforehand: nobody reads it
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     try:
         _parse(words)()
         if sys.stdout is not None:  # where it was closed beforehand

@@ -50,6 +50,8 @@ Share = Callable[[agent.ModelsAt, str], Any]
 """What to hand to an executor so that a task's models, packed, are at hand where a call is made."""
 
 _CONNECT_SECONDS = 30
+HELD_MODELS = 8
+"""So many models stay on the cluster, those used last: more than dream together."""
 
 
 class RemoteExecutor(Executor):
@@ -214,13 +216,15 @@ def _watch(client: Client, executor: RemoteExecutor, address: str, left: threadi
 
 def _scatter(client: Client) -> Share:
     """Hands models to Dask once; its workers fetch them from each other, each of them once."""
-    held: dict[str, Any] = {}
+    held: dict[str, Any] = {}  # the last ones used come last
 
     def share(models: agent.ModelsAt, task: str) -> Any:
-        known = held.get(models.checksum)
+        known = held.pop(models.checksum, None)
         if known is None or known.status != "finished":  # those who had them are gone
-            held.clear()
-            known = held[models.checksum] = client.scatter(parcel.pack(models.folder, task))
+            known = client.scatter(parcel.pack(models.folder, task))
+        held[models.checksum] = known
+        while len(held) > HELD_MODELS:
+            del held[next(iter(held))]
         return known
 
     return share

@@ -20,6 +20,8 @@ from wm_tf.errors import UserError
 from wm_tf.precision import Precision
 
 FRAME_SIZE = 64
+MAX_SEED = 2**63 - 1
+"""What TensorFlow takes."""
 """Height and width of the frames that V sees."""
 
 Squash = Literal["tanh", "unit", "brake"]
@@ -385,8 +387,8 @@ def preset(task: str, name: str, seed: int = 1) -> Config:
     if name not in get_args(PresetName):
         accepted = ", ".join(get_args(PresetName))
         raise UserError(f"unknown preset {name!r}: expected one of {accepted}")
-    if seed < 0:
-        raise UserError(f"--seed: expected a number of at least 0, got {seed}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed: expected a number from 0 to {MAX_SEED}, got {seed}")
     iterations, rounds = _ROUNDS[get_task(task).name, name]
     if len(rounds) == 1:  # the same once more, but driven by the controller
         collect = dataclasses.replace(rounds[0].collect, policy="controller")

@@ -52,6 +52,7 @@ class Progress:
         self._before = done
         self._done = done
         self._figures: dict[str, float] = {}
+        self._last_line = ""
         self._stream = sys.stderr if stream is None else stream
         self._bar = _bar(self._stream) if self._stream.isatty() else None
 
@@ -94,7 +95,9 @@ class Progress:
         state = self._state() + end
         self._last_shown = time.monotonic()
         if self._bar is None:
-            print(f"{self._name}: {state}", file=self._stream, flush=True)
+            if state != self._last_line:  # as the end's may be
+                print(f"{self._name}: {state}", file=self._stream, flush=True)
+            self._last_line = state
         else:
             self._bar.update(self._task, completed=self._done, state=state)
 
@@ -134,6 +137,7 @@ def _bar(stream: TextIO) -> Bar:
         TextColumn("{task.fields[state]}", markup=False),
         console=Console(file=stream),
         refresh_per_second=4,
-        redirect_stdout=False,
+        # What a command prints meanwhile goes above the bar; a file or pipe gets it as it is.
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         redirect_stderr=False,
     )

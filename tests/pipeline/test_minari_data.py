@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,27 @@ def test_a_data_set_of_somebody_else_is_imported(
     imported = read_episode(episode_path(tmp_path / "run" / "rollouts" / "00", 0), task)
     expected = dataclasses.replace(ours, seed=-1, policy="imported", last_frame_repeated=False)
     assert same(imported, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("actions", np.nan, "actions: expected [-1.0, 0.0, 0.0] to [1.0, 1.0, 1.0], got nan at [2"),
+        ("actions", -1.5, "actions: expected [-1.0, 0.0, 0.0] to [1.0, 1.0, 1.0], got -1.5 at [2"),
+        ("rewards", np.inf, "rewards: expected finite numbers, got inf at [2]"),
+    ],
+)
+def test_numbers_that_no_model_could_learn_from_are_refused(
+    tmp_path: Path, field: str, value: float, message: str
+) -> None:
+    task = get_task("car_racing")
+    bad = episode(task, 5, 4, terminated=True)
+    getattr(bad, field)[2:] = value
+    write_episode(episode_path(tmp_path / "run" / "rollouts" / "00", 0), bad, task)
+    data = minari_data.export_data(tmp_path / "run", task, tmp_path / "set-v0")
+    with pytest.raises(UserError, match=re.escape(f"set-v0: episode 0: {message}")):
+        minari_data.import_data(data, task, tmp_path / "new" / "rollouts" / "00")
+    assert not list((tmp_path / "new").rglob("episode-*"))
 
 
 @pytest.mark.parametrize(

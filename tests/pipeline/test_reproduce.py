@@ -12,17 +12,17 @@ import pytest
 
 from wm_tf import storage
 from wm_tf.agent import ModelsAt
-from wm_tf.cli import main
+from wm_tf.cli import INTERRUPTED, main
 from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
 from wm_tf.errors import UserError
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
+from wm_tf.pipeline import studies
 from wm_tf.pipeline.checkpoints import best_of_round, controllers, load_memory, member_rounds
 from wm_tf.pipeline.exports import export_members, exported_config, publish
 from wm_tf.pipeline.run import Run, array_digest
 from wm_tf.pipeline.stages import controller_round
-from wm_tf.pipeline.studies import ABLATIONS
 from wm_tf.serving import manifest
 from wm_tf.serving.load import load_keras
 
@@ -208,8 +208,14 @@ def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
 
 
 def test_controllers_are_swept_over_temperatures(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
     published = _checkpoints(folder)
     sizes = ["--generations", "2", "--population", "8", "--rollouts", "2", "--horizon", "20"]
     command = ["sweep", "car_racing", "--preset", "smoke", "--run", str(folder), *sizes]
@@ -230,6 +236,11 @@ def test_controllers_are_swept_over_temperatures(
     assert exported is not None
     assert exported["sources"]["controller"] == array_digest(best_of_round(run, 1).parameters)
     assert {f"sweep{at}-01.npz" for at in ("0.5", "1.3")} == swept.keys() - published.keys()
+    # And they are exported again when the work is stopped.
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "real_returns", interrupt)
+        assert main(command) == INTERRUPTED
+    assert exported_config(run) == exported
     # Its picture is published with the models that it is of, and with no others.
     assert (publish(run, tmp_path / "of") / "sweep.png").exists()
     facts["networks"]["memory"] = "another"
@@ -239,7 +250,7 @@ def test_controllers_are_swept_over_temperatures(
 
 def test_what_is_compared_does_not_depend_on_flags() -> None:
     asked = ControllerConfig(sees="latent", hidden=8)
-    planned = [dataclasses.replace(asked, **changes) for changes in ABLATIONS.values()]
+    planned = [dataclasses.replace(asked, **changes) for changes in studies.ABLATIONS.values()]
     seen = [(config.sees, config.hidden) for config in planned]
     assert seen == [("latent", 0), ("latent", 40), ("state", 0)]
 

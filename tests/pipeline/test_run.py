@@ -156,8 +156,11 @@ def test_another_goal_goes_on(run: Run, work: Work) -> None:
     stage(run, work, goal=1)
     assert stage(run, work, goal=5)["count"] == 2
     assert work.went_on == [False, True]
-    stage(run, work, goal=5)
+    for goal in (5, 2):  # less than what is there changes nothing
+        stage(run, work, goal=goal)
     assert len(work.went_on) == 2
+    record = run.stage_record("train", 0)
+    assert record is not None and record["goal"] == 5
 
 
 def test_an_interrupted_stage_goes_on_and_its_time_counts(run: Run) -> None:
@@ -236,6 +239,12 @@ def test_stages_and_rounds_are_apart(run: Run, work: Work) -> None:
     run.stage("train", 1, {"inputs": 1}, work, goal=1)
     run.stage("other", 0, {"inputs": 1}, work, goal=1)
     assert len(work.went_on) == 3
+
+
+def test_studies_are_no_rounds(run: Run) -> None:
+    for name, rounds in (("memory-00", 1), ("sweep1.15-07", 1), ("controller-real-02", 3)):
+        storage.write_npz(run.folder / "checkpoints" / f"{name}.npz", {})
+        assert run.rounds() == rounds
 
 
 def test_a_damaged_record_is_named(run: Run, work: Work) -> None:

@@ -1,10 +1,10 @@
 """CMA-ES by ask and tell (pycma, after Hansen & Ostermeier 2001), with a state that is data.
 
 The state is what went in: the initial mean, sigma, the seed and the fitness of every generation.
-Everything else follows from it, so restoring is replaying `ask` and `tell`, some milliseconds for
-each generation, and gives bit for bit the strategy that was saved. (On the same kind of processor:
-what a sum rounds to is the linear algebra library's. It works on one thread here, or the number of
-threads would be part of it.)
+Everything else follows from it, so restoring is replaying `ask` and `tell`, a tenth of a second
+for each generation, and gives bit for bit the strategy that was saved. (On the same kind of
+processor: what a sum rounds to is the linear algebra library's. It works on one thread here, or the
+number of threads would be part of it.)
 """
 
 from __future__ import annotations

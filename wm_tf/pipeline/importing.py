@@ -7,8 +7,7 @@ from pathlib import Path
 from wm_tf import storage
 from wm_tf.errors import UserError
 from wm_tf.evolution.train import save_initial
-from wm_tf.pipeline.checkpoints import CONTROLLER_STAGES
-from wm_tf.pipeline.run import Run, Values
+from wm_tf.pipeline.run import LEARNING_STAGES, Run, Values
 from wm_tf.serving import manifest
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
@@ -75,8 +74,8 @@ def _check_free(run: Run, inputs: Values, has_controller: bool) -> None:
     imported = ("vision", "memory", *(["controller"] if has_controller else []))
     places = [(name, 0) for name in imported]
     if run.record("vision", 0) is None:
-        names = ("vision", "memory", *CONTROLLER_STAGES.values())
-        places = [(name, index) for name in names for index in range(max(run.rounds(), 1))]
+        rounds = range(max(run.rounds(), 1))
+        places = [(name, index) for name in LEARNING_STAGES for index in rounds]
     records = [run.record(name, index) for name, index in places]
     if any(record is not None and record["inputs"] != inputs for record in records):
         raise UserError(f"{run.folder}: expected a run without models, this one has some")

@@ -169,6 +169,16 @@ def _episode(
             raise UserError(f"{data}: episode {index}: {name}: expected {wanted}, got {got}")
     if len(content) == 0:
         raise UserError(f"{data}: episode {index}: expected at least one step, got none")
+    low, high = action_range(task)
+    ranges = {"actions": (actions, low, high), "rewards": (content.rewards, -np.inf, np.inf)}
+    for name, (array, least, most) in ranges.items():
+        wrong = ~(np.isfinite(array) & (array >= least) & (array <= most))
+        if wrong.any():
+            place, got = np.argwhere(wrong)[0].tolist(), array[wrong][0]
+            wanted = "finite numbers" if name == "rewards" else f"{low.tolist()} to {high.tolist()}"
+            raise UserError(
+                f"{data}: episode {index}: {name}: expected {wanted}, got {got:g} at {place}"
+            )
     return Episode(
         frames=frames,
         actions=actions.astype(np.float32),

@@ -11,9 +11,10 @@
     exports/TASK/         the SavedModels as they are now
     members/RR/TASK/      those of earlier rounds, where several Ms dream
 
-A stage is done when its record says so, says the same inputs, and its files are those that it
-wrote. Otherwise it runs: from its own checkpoint if it was interrupted at the same inputs, else
-anew. A stage whose result came from elsewhere (`Run.adopt`) is not run.
+A stage is done when its record says so, says the same inputs and no less (episodes, epochs,
+generations) than is asked for, and its files are those that it wrote. Otherwise it runs: from its
+own checkpoint if it was interrupted at the same inputs, else anew. A stage whose result came from
+elsewhere (`Run.adopt`) is not run.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 FORMAT_VERSION = 1
+LEARNING_STAGES = ("vision", "memory", "controller", "controller-real")
+"""Those that leave a checkpoint, in the order of a round."""
 _CONFIG = "config.json"
 _AT_WORK: set[Path] = set()
 """Folders of the runs that this process keeps others out of."""
@@ -146,10 +149,15 @@ class Run:
         return self.folder / "checkpoints" / f"{model}-{round_index:02d}.npz"
 
     def rounds(self) -> int:
-        """How many rounds have left a checkpoint."""
+        """How many rounds have left a checkpoint; those of studies are of none."""
         names = (path.stem for path in (self.folder / "checkpoints").glob("*-*.npz"))
-        rounds = (name.rsplit("-", 1)[1] for name in names)
-        return 1 + max((int(number) for number in rounds if number.isdecimal()), default=-1)
+        found = (name.rsplit("-", 1) for name in names)
+        rounds = (
+            int(number)
+            for stage, number in found
+            if stage in LEARNING_STAGES and number.isdecimal()
+        )
+        return 1 + max(rounds, default=-1)
 
     def last_checkpoint(self, model: str, round_index: int) -> Path | None:
         """The model's checkpoint of that round or, where there is none, of the last one before."""
@@ -198,7 +206,7 @@ class Run:
           work: does it; returns (the files it wrote, JSON values to remember). ``seconds`` among
             them, by its own count, also holds tries that were killed.
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
-            and another goal goes on from where it is.
+            and a smaller goal goes on from where it is.
           partial: files that an interrupted stage leaves to go on from; removed if they are of
             other inputs, unless `work` then raises UserError before it has written one.
 
@@ -221,7 +229,7 @@ class Run:
                 aside = {file: storage.beside(file, "before") for file in partial}
                 begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
                 record = {**self._kind, **begun}
-            if not (record["done"] and record["goal"] == goal and self._intact(record["files"])):
+            if not (record["done"] and record["goal"] >= goal and self._intact(record["files"])):
                 begins = self.begin()
                 _rename(aside)
                 record = {**record, "done": False}  # until it is, whatever ends this process

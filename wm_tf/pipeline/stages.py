@@ -30,6 +30,7 @@ from wm_tf.pipeline.checkpoints import (
     last_parameters,
     member_rounds,
     networks,
+    parameters_as_of,
     round_of,
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
@@ -140,7 +141,7 @@ def controller_round(
         inputs["earlier_memories"] = [storage.stamp(path) for path in memories]
 
     def work() -> tuple[list[Path], Values]:
-        export_round(run, round_index, last_parameters(run, round_index, env))
+        export_round(run, round_index, parameters_as_of(run, round_index))
         models = exported_models(run)
         seen = _seen(run) if config.components else None
         # What an evolution's state depends on beside the inputs; another is not gone on with.

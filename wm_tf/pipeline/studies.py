@@ -6,8 +6,9 @@ environment (actual), on seeds that it has not met. The run's own controllers ar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -26,8 +27,8 @@ from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
     best_of_round,
     controllers,
-    last_parameters,
     networks,
+    parameters_as_of,
 )
 from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
@@ -77,7 +78,7 @@ def sweep(
     temperatures: Sequence[float],
     episodes: int,
 ) -> list[Line]:
-    """Evolves and scores a controller for each temperature; what is done already is skipped.
+    """Evolves a controller for each temperature, unless that is done already, and scores it.
 
     A table is printed, and sweep.json and sweep.png are written into the run's folder.
 
@@ -94,11 +95,11 @@ def sweep(
         given = " ".join(f"{temperature:g}" for temperature in temperatures) or "none"
         raise UserError(f"--temperatures: expected numbers above 0, got {given}")
     lines = []
-    for temperature in temperatures:
-        at = dataclasses.replace(config, temperature=temperature)
-        name = f"sweep{temperature:g}"
-        lines.append(Line(temperature, *_study(run, executor, round_index, at, name, episodes)))
-    _leave_best(run)
+    with _exports_kept(run):
+        for temperature in temperatures:
+            at = dataclasses.replace(config, temperature=temperature)
+            name = f"sweep{np.format_float_positional(temperature, trim='-')}"
+            lines.append(Line(temperature, *_study(run, executor, round_index, at, name, episodes)))
     content = {
         "networks": networks(run, round_index),
         "lines": [line._asdict() for line in lines],
@@ -113,7 +114,7 @@ def sweep(
 def ablate(
     run: Run, executor: Executor, round_index: int, config: ControllerConfig, *, episodes: int
 ) -> dict[str, Scores]:
-    """Evolves and scores a controller for each of `ABLATIONS`; what is done already is skipped.
+    """Evolves a controller for each of `ABLATIONS`, unless that is done already, and scores it.
 
     A table is printed, and ablation.json is written into the run's folder.
 
@@ -131,11 +132,11 @@ def ablate(
     if config.method != "evolution":
         raise UserError(f"--method: expected evolution, got {config.method}: it has hidden units")
     scores = {}
-    for label, changes in ABLATIONS.items():
-        changed = dataclasses.replace(config, **changes)
-        name = f"ablation-{changed.sees}-{changed.hidden}"
-        scores[label] = _study(run, executor, round_index, changed, name, episodes)
-    _leave_best(run)
+    with _exports_kept(run):
+        for label, changes in ABLATIONS.items():
+            changed = dataclasses.replace(config, **changes)
+            name = f"ablation-{changed.sees}-{changed.hidden}"
+            scores[label] = _study(run, executor, round_index, changed, name, episodes)
     lines = [{"controller": label, **found._asdict()} for label, found in scores.items()]
     storage.write_json(run.folder / "ablation.json", {"lines": lines})
     Console().print(_ablation_table(run.config.task.name, scores))
@@ -156,7 +157,7 @@ def _study(
     episodes: int,
 ) -> Scores:
     task, seed = run.config.task, run.config.seed
-    export_round(run, round_index, last_parameters(run, round_index, "dream"))
+    export_round(run, round_index, parameters_as_of(run, round_index))
     config = dataclasses.replace(config, fresh=True)
     controller_round(run, executor, round_index, config, name=name)
     arrays, _ = read_state(run.checkpoint(name, round_index), task)
@@ -184,12 +185,16 @@ def _study(
     return Scores(summary(dreams.returns[0].tolist()), summary(actual.tolist()))
 
 
-def _leave_best(run: Run) -> None:
-    """Makes the exports those of the run's last controller again, where it has one."""
-    made = controllers(run)
-    if made:
-        last = made[-1].round_index
-        export_round(run, last, best_of_round(run, last).parameters)
+@contextlib.contextmanager
+def _exports_kept(run: Run) -> Iterator[None]:
+    """Leaves the exports those of the run's last controller, where it has one."""
+    try:
+        yield
+    finally:
+        made = controllers(run)
+        if made:
+            last = made[-1].round_index
+            export_round(run, last, best_of_round(run, last).parameters)
 
 
 def _table(task: str, lines: Sequence[Line]) -> Table:
