@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from wm_tf import agent
-from wm_tf.errors import UserError
 from wm_tf.evaluate import evaluate
 from wm_tf.execution import SerialExecutor
 from wm_tf.precision import Precision
@@ -32,14 +31,14 @@ def test_v_computes_in_float32_unless_told_otherwise(
     assert result["env"].get("precision", "float32") == chunk.precision
 
 
-def test_a_task_that_is_drawn_one_way_has_no_fast_frames(saved_models: Path) -> None:
-    with pytest.raises(UserError, match="--frames fast: expected official for take_cover"):
-        evaluate(
-            SerialExecutor(),
-            "take_cover",
-            saved_models,
-            env="real",
-            episodes=1,
-            seed=0,
-            frames="fast",
-        )
+def test_a_task_that_is_drawn_one_way_is_scored_on_official_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def play(chunk: agent.Chunk) -> list[agent.Outcome]:
+        return [agent.Outcome(1.0, 1, False, True) for _ in chunk.rollouts]
+
+    monkeypatch.setattr(agent, "play", play)
+    for task, drawn in (("take_cover", "official"), ("car_racing", "fast")):
+        options: dict[str, Any] = {"env": "real", "episodes": 1, "seed": 0, "frames": "fast"}
+        result = evaluate(SerialExecutor(), task, Path("none"), **options, random=True)
+        assert result["env"]["frames"] == drawn

@@ -60,7 +60,8 @@ def evaluate(
       env: where to play.
       episodes: how many.
       seed: of the episodes.
-      frames: official or fast drawing (of the real environment alone); None: official.
+      frames: official or fast drawing (of the real environment alone; take_cover is drawn one
+        way); None: official.
       precision: of V's convolutions (of the real environment alone); None: float32, as V is served.
       random: score the task's random policy instead of the controller.
       temperature: of the dream (of it alone); None: that of the manifest.
@@ -80,12 +81,11 @@ def evaluate(
     ):
         if value is not None and env != where:
             raise UserError(f"--{name} {value}: expected only with --env {where}, got --env {env}")
-    if frames == "fast" and task != "car_racing":
-        raise UserError(f"--frames fast: expected official for {task}, which is drawn one way")
     if random and precision is not None:
         raise UserError(f"--precision {precision}: the random policy does not look at frames")
     dtype = compute_dtype(precision or "float32")
-    frames = frames or "official"
+    if frames is None or task != "car_racing":  # others are drawn one way
+        frames = "official"
     start = time.monotonic()
     facts = get_task(task)
     if env == "real":
