@@ -20,9 +20,9 @@ from wm_tf.errors import UserError
 from wm_tf.precision import Precision
 
 FRAME_SIZE = 64
+"""Height and width of the frames that V sees."""
 MAX_SEED = 2**63 - 1
 """What TensorFlow takes."""
-"""Height and width of the frames that V sees."""
 
 Squash = Literal["tanh", "unit", "brake"]
 """From an unbounded value x to an action: tanh(x), (tanh(x) + 1) / 2 or clip(tanh(x), 0, 1)."""

@@ -239,7 +239,7 @@ def test_controllers_are_swept_over_temperatures(
     # And they are exported again when the work is stopped.
     with monkeypatch.context() as patch:
         patch.setattr(studies, "real_returns", interrupt)
-        assert main(command) == INTERRUPTED
+        assert main([*command, "--round", "0"]) == INTERRUPTED
     assert exported_config(run) == exported
     # Its picture is published with the models that it is of, and with no others.
     assert (publish(run, tmp_path / "of") / "sweep.png").exists()

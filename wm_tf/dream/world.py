@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wm_tf.errors import UserError
-from wm_tf.serving.load import Models
+from wm_tf.serving.load import Models, is_temperature
 from wm_tf.serving.manifest import EndRule
 
 _SEEDS = 2**31  # int32 without its negative half
@@ -129,8 +129,7 @@ def without_weight(done_probability: Any, weight: float) -> Any:
 
 
 def checked_temperature(temperature: float) -> float:
-    """Raises UserError unless the temperature is a positive number, as float32 too."""
-    limits = np.finfo(np.float32)
-    if not float(limits.tiny) <= temperature <= float(limits.max):
+    """Raises UserError unless `is_temperature`."""
+    if not is_temperature(temperature):
         raise UserError(f"temperature: expected a number greater than 0, got {temperature}")
     return float(temperature)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wm_tf import storage
 from wm_tf.data.episodes import check_metadata
 from wm_tf.errors import UserError
-from wm_tf.pipeline.run import Run, Values
+from wm_tf.pipeline.run import CONTROLLER_STAGES, Env, Run, Values
 
 if TYPE_CHECKING:
     from wm_tf.models import Memory, Vision
-
-Env = Literal["dream", "real"]
-
-CONTROLLER_STAGES: dict[Env, str] = {"dream": "controller", "real": "controller-real"}
-"""The stages that evolve a controller, in the order of a round."""
 
 
 def load_vision(run: Run, round_index: int) -> Vision:

@@ -14,7 +14,6 @@ from wm_tf.errors import UserError
 from wm_tf.models import Controller, Memory
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
-    CONTROLLER_STAGES,
     controllers,
     load_memory,
     load_vision,
@@ -23,7 +22,7 @@ from wm_tf.pipeline.checkpoints import (
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.importing import imported_manifest
-from wm_tf.pipeline.run import Run, Values, array_digest
+from wm_tf.pipeline.run import CONTROLLER_STAGES, LEARNING_STAGES, Run, Values, array_digest
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 from wm_tf.serving.export import export
@@ -31,7 +30,7 @@ from wm_tf.serving.initial import InitialLatents
 from wm_tf.serving.load import load_keras
 from wm_tf.training.starts import choose_starts
 
-STAGES = ("collect", "vision", "memory", *CONTROLLER_STAGES.values())
+STAGES = ("collect", *LEARNING_STAGES)
 """The stages that leave a record, in the order of a round."""
 START_MOMENTS = 1024
 """Real moments that an export holds for dreams to start from."""

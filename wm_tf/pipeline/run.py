@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,10 @@ from wm_tf.data.episodes import episode_paths, intact_episodes
 from wm_tf.errors import DamagedFile, RunFailed, UserError
 
 FORMAT_VERSION = 1
-LEARNING_STAGES = ("vision", "memory", "controller", "controller-real")
+Env = Literal["dream", "real"]
+CONTROLLER_STAGES: dict[Env, str] = {"dream": "controller", "real": "controller-real"}
+"""The stages that evolve a controller, in the order of a round."""
+LEARNING_STAGES = ("vision", "memory", *CONTROLLER_STAGES.values())
 """Those that leave a checkpoint, in the order of a round."""
 _CONFIG = "config.json"
 _AT_WORK: set[Path] = set()
@@ -206,7 +209,7 @@ class Run:
           work: does it; returns (the files it wrote, JSON values to remember). ``seconds`` among
             them, by its own count, also holds tries that were killed.
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
-            and a smaller goal goes on from where it is.
+            whose goal was smaller goes on from where it is.
           partial: files that an interrupted stage leaves to go on from; removed if they are of
             other inputs, unless `work` then raises UserError before it has written one.
 

@@ -24,8 +24,6 @@ from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import Learner, train_controller
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
-    CONTROLLER_STAGES,
-    Env,
     checked_checkpoint,
     last_parameters,
     member_rounds,
@@ -35,7 +33,7 @@ from wm_tf.pipeline.checkpoints import (
 )
 from wm_tf.pipeline.dataset import encode_rounds, held_out_part, training_part
 from wm_tf.pipeline.exports import export_members, export_round, exported_models
-from wm_tf.pipeline.run import Run, Values, array_digest, identity
+from wm_tf.pipeline.run import CONTROLLER_STAGES, Env, Run, Values, array_digest, identity
 from wm_tf.seeding import Purpose
 from wm_tf.serving.initial import InitialLatents
 from wm_tf.training import checkpoint

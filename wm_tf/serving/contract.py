@@ -1,6 +1,6 @@
 """The SavedModels' signatures: names, types and shapes that other people's code depends on.
 
-Shapes are written with the letters B (rows, any number), Z (latent size), H (hidden size), K
+Shapes are written with the letters B (rows, at least one), Z (latent size), H (hidden size), K
 (mixture components) and A (action size). Every signature is stateless: what changes is an argument
 and a result, the randomness of ``dream`` included (``seed`` = [episode seed, step]).
 """

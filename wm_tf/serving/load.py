@@ -287,10 +287,16 @@ def _check_rows(signature: contract.Signature, arrays: Mapping[str, np.ndarray])
         raise ValueError(f"{first}: expected at least one row, got none")
 
 
+def is_temperature(value: float) -> bool:
+    """Whether it is a positive number, as float32 too."""
+    limits = np.finfo(np.float32)
+    return float(limits.tiny) <= value <= float(limits.max)
+
+
 def _check_temperature(arrays: Mapping[str, np.ndarray]) -> None:
     if "temperature" in arrays:
         value = arrays["temperature"]
-        if not np.finfo(value.dtype).tiny <= value <= np.finfo(value.dtype).max:
+        if not is_temperature(float(value)):
             raise ValueError(f"temperature: expected a number greater than 0, got {value:g}")
 
 
