@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pytest
 
 from wm_tf import cli, storage
 from wm_tf.config import ControllerConfig, preset
-from wm_tf.errors import RunFailed
 from wm_tf.pipeline.run import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -453,94 +451,6 @@ def test_info_shows_models_and_scores(capsys: Capture, altered_models: Callable[
         assert all(text in shown for text in ("step, dream", "CarRacing-v3 0", "hidden size 256"))
         assert ("678.3 +/- 192.7" in shown) == ("28.1" in shown) == bool(scores)
         shutil.rmtree(models)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (RunFailed("the disk is full"), 1, "wm_tf: the disk is full\n"),
-        (KeyboardInterrupt(), 130, "wm_tf: interrupted; the same command goes on\n"),
-    ],
-)
-def test_other_ends_have_their_own_status(
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
-    run: Path,
-    error: BaseException,
-    status: int,
-    message: str,
-) -> None:
-    def fail(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(cli.Collect, "__call__", fail)
-    assert cli.main(["collect", "car_racing", "--run", str(run)]) == status
-    assert capsys.readouterr().err == message
-
-
-GO_ON = {
-    "collect", "train-vision", "encode", "train-memory", "train-controller", "reproduce", "sweep",
-    "ablate",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_only_what_goes_on_says_so(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli.COMMANDS[name], "__call__", interrupt)
-    assert cli.main([name, *(["car_racing"] if name in ON_A_TASK else [])]) == 130
-    end = "; the same command goes on" if name in GO_ON else ""
-    assert capsys.readouterr().err == f"wm_tf: interrupted{end}\n"
-
-
-PRINTING = """
-import sys
-from wm_tf import cli
-cli.Collect.__call__ = lambda _: print("generation 1", flush=sys.argv[1] == "flush")
-sys.exit(cli.main(["collect", "car_racing"]))
-"""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("when", ["flush", "at the end"])
-def test_output_that_cannot_be_written_is_told_in_a_line(when: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", PRINTING, when], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 1
-    assert done.stderr == "wm_tf: cannot write: No space left on device\n"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
-@pytest.mark.parametrize("when", ["flush", "at the end"])
-def test_output_that_nobody_reads_any_more_ends_silently(when: str) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", PRINTING, when], stdout=writer, stderr=subprocess.PIPE, text=True
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
-def test_work_goes_on_where_nobody_could_read_what_goes_wrong(tmp_path: Path) -> None:
-    script = """
-import sys
-from wm_tf.cli import main
-status = main(["collect", "car_racing", "--episodes", "1", "--patience", "3", "--run", sys.argv[1]])
-from wm_tf.runtime import import_tensorflow
-import_tensorflow()
-sys.exit(status)
-"""
-    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
-    assert subprocess.run([*shell, sys.executable, "-c", script, str(tmp_path)]).returncode == 0
-    assert len(list(tmp_path.rglob("episode-*.npz"))) == 1
 
 
 def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) -> None:
