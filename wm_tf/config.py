@@ -251,7 +251,7 @@ Method = Literal["evolution", "gradients"]
 """See `wm_tf.evolution`."""
 GRADIENTS_SIGMA = 0.5
 """Of the noise on actions."""
-Search = Literal["weights", "actuators"]
+Search = Literal["weights", "scaled", "actuators"]
 """See `wm_tf.evolution.space`."""
 OF_DREAMS = ("temperature", "dropout", "members", "goal", "goal_rise")
 """Hyper-parameters of C's training that mean nothing in the real environment."""
@@ -268,8 +268,9 @@ class ControllerConfig:
     fresh: bool = False
     """Begin with zeros instead of the run's last controller."""
     search: Search = "weights"
-    """What evolves: all weights, or a gain and an offset of each action of the controller it
-    begins with, for which few real rollouts suffice."""
+    """What evolves: all weights; the same, scaled by the spread of what each reads; or a gain and
+    an offset of each action of the controller it begins with, for which few real rollouts
+    suffice."""
     components: int = 0
     """Principal components of what C sees along which actuators change its actions too."""
     sees: Literal["state", "latent"] = "state"
@@ -280,7 +281,7 @@ class ControllerConfig:
     rollouts: int = 8
     """Rollouts per candidate; its fitness is their mean return."""
     sigma: float = 0.1
-    """Initial standard deviation of the parameters; with gradients that of the noise on actions,
+    """Initial standard deviation of what evolves; with gradients that of the noise on actions,
     before they are squashed (0.5 where none is given)."""
     horizon: int = 1000
     """Steps of a rollout at most."""
@@ -314,13 +315,14 @@ class ControllerConfig:
             raise UserError(f"--population: expected at least 4, got {self.population}")
         plain = self.search == "weights" and not self.hidden and self.sees == "state"
         if self.method == "gradients" and not plain:
+            other = "scaled" if self.search == "scaled" else "actuators"
             raise UserError(
-                "--method gradients: goes with neither --search actuators nor --hidden nor "
+                f"--method gradients: goes with neither --search {other} nor --hidden nor "
                 "--sees latent"
             )
         if self.search == "actuators" and (self.hidden or self.sees != "state"):
             raise UserError("--search actuators: goes with neither --hidden nor --sees latent")
-        if self.components and self.search == "weights":
+        if self.components and self.search != "actuators":
             raise UserError(
                 f"--components: expected 0 without --search actuators, got {self.components}"
             )

@@ -122,7 +122,7 @@ def test_a_parameter_that_is_not_finite_stops_the_run(saved_models: Path) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"search": "actuators"}, {"hidden": 8}, {"sees": "latent"}],
+    [{"search": "actuators"}, {"search": "scaled"}, {"hidden": 8}, {"sees": "latent"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_gradients_do_not_go_with_is_refused(changes: dict[str, object]) -> None:

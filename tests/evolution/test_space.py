@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,6 +49,30 @@ def test_a_controller_that_sees_z_alone_has_all_weights_of_z(name: str, hidden: 
     seen[1, : task.latent_size] = seen[0, : task.latent_size]  # another state of M
     first, second = controller.act(task, parameters[0].astype(np.float32), seen).numpy()
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("hidden", "sees"), [(0, "state"), (5, "state"), (0, "latent")])
+def test_a_step_of_a_scaled_weight_is_worth_the_same_whatever_it_reads(
+    hidden: int, sees: Literal["state", "latent"]
+) -> None:
+    spread = RANDOM.uniform(0.05, 3.0, TASK.controller_inputs)
+    seen = RANDOM.normal(2.0, spread, (20_000, TASK.controller_inputs))
+    config = ControllerConfig(search="scaled", sees=sees, hidden=hidden)
+    initial = RANDOM.normal(size=TASK.controller_size(hidden))
+    space = make_space(config, TASK, initial, seen)
+    if sees == "state":
+        np.testing.assert_allclose(space.parameters(space.start), initial, rtol=1e-12)
+    layers = controller.split_parameters(TASK, space.parameters(np.ones_like(space.start)))
+    (kernel, bias), *others = layers
+    free = slice(TASK.latent_size if sees == "latent" else None)
+    np.testing.assert_allclose((np.asarray(kernel) * (spread + 0.02))[:, free], 1.0, rtol=0.05)
+    for array in (bias, *(part for layer in others for part in layer)):
+        np.testing.assert_array_equal(array, 1.0)
+
+
+def test_scaled_weights_need_what_the_controller_sees() -> None:
+    with pytest.raises(UserError, match="--search scaled: expected models with starts on the way"):
+        make_space(ControllerConfig(search="scaled"), TASK, INITIAL)
 
 
 def test_a_hidden_layer_is_that_of_the_controller_to_begin_with() -> None:

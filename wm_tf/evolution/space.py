@@ -2,6 +2,10 @@
 
 A fitness of few real rollouts is mostly noise. It shows the way among six numbers or some dozens,
 not among 867.
+
+Weights are searched as they are or scaled, in units of one over the standard deviation of what each
+reads. M's state varies by a fifth of what the latent does: a step that is the same for all weights
+then hardly uses it, and what the latent's noise does to the actions hides what it could do.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ import numpy as np
 from wm_tf.config import ControllerConfig, Task
 from wm_tf.errors import UserError
 from wm_tf.evolution.strategy import one_thread
+
+SMALLEST_SPREAD = 0.02
+"""Added to the standard deviation of what a weight reads: some features hardly vary."""
 
 
 class Space(Protocol):
@@ -31,17 +38,24 @@ class Weights:
     Args:
       initial: parameters [N] of the controller to begin with.
       free: which of them are searched, bool [N]; the others are 0. None: all.
+      units: a point is the parameters in these units, positive [N]; None: 1.
     """
 
-    def __init__(self, initial: np.ndarray, free: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        initial: np.ndarray,
+        free: np.ndarray | None = None,
+        units: np.ndarray | None = None,
+    ) -> None:
         initial = np.asarray(initial, np.float64)
         self._free = np.ones(len(initial), bool) if free is None else free
-        self.start = initial[self._free]
+        self._units = np.ones(len(self._free)) if units is None else units
+        self.start = (initial / self._units)[self._free]
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
         parameters = np.zeros((*points.shape[:-1], len(self._free)))
         parameters[..., self._free] = points
-        return parameters
+        return parameters * self._units
 
 
 class Actuators:
@@ -108,10 +122,26 @@ def _components(
 def _of_latent(task: Task, hidden: int) -> np.ndarray:
     """Which parameters have nothing to do with M's state, bool [N]."""
     free = np.ones(task.controller_size(hidden), bool)
-    rows = hidden or task.action_size  # of the first layer
-    kernel = free[: rows * task.controller_inputs].reshape(rows, -1)  # a view
-    kernel[:, task.latent_size :] = False
+    _reading(free, task, hidden)[:, task.latent_size :] = False
     return free
+
+
+def _units(task: Task, hidden: int, seen: np.ndarray) -> np.ndarray:
+    """Of each parameter, [N], those in which equal steps change equally much of what C does.
+
+    Args:
+      seen: what C sees at some moments, [M, F].
+    """
+    units = np.ones(task.controller_size(hidden))
+    spread = seen.std(axis=0, dtype=np.float64)
+    _reading(units, task, hidden)[:] = 1.0 / (spread + SMALLEST_SPREAD)
+    return units
+
+
+def _reading(parameters: np.ndarray, task: Task, hidden: int) -> np.ndarray:
+    """Those of parameters [N] that C multiplies what it sees by, [U or A, F]; a view."""
+    rows = hidden or task.action_size  # of the first layer
+    return parameters[: rows * task.controller_inputs].reshape(rows, -1)
 
 
 def check_space(config: ControllerConfig, task: Task, initial: np.ndarray) -> None:
@@ -121,7 +151,7 @@ def check_space(config: ControllerConfig, task: Task, initial: np.ndarray) -> No
         raise UserError(
             f"--hidden: expected {held}, as the controller to begin with has, got {config.hidden}"
         )
-    if config.search == "weights":
+    if config.search != "actuators":
         return
     if not task.controller_has_bias:  # which an offset would have to be
         raise UserError(f"--search actuators: the controller of {task.name} has no bias")
@@ -142,11 +172,16 @@ def make_space(
       config: its `search` and `components`.
       task: whose controller it is.
       initial: its parameters [N].
-      seen: what C sees at some moments, [M, F]; needed for components.
+      seen: what C sees at some moments, [M, F]; needed for components and for scaled weights.
 
     Raises:
-      UserError: there are too few moments for the components.
+      UserError: there are too few moments for the components, or none.
     """
+    if config.search == "actuators":
+        return Actuators(task, initial, seen, config.components)
+    free = None if config.sees == "state" else _of_latent(task, config.hidden)
     if config.search == "weights":
-        return Weights(initial, None if config.sees == "state" else _of_latent(task, config.hidden))
-    return Actuators(task, initial, seen, config.components)
+        return Weights(initial, free)
+    if seen is None:
+        raise UserError("--search scaled: expected models with starts on the way, got none")
+    return Weights(initial, free, _units(task, config.hidden, seen))

@@ -22,6 +22,7 @@ from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, 
 from wm_tf.evolution.policy_gradient import PolicyGradient
 from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import Learner, train_controller
+from wm_tf.models import controller
 from wm_tf.pipeline import pictures
 from wm_tf.pipeline.checkpoints import (
     checked_checkpoint,
@@ -42,6 +43,9 @@ from wm_tf.training.fit import Places
 from wm_tf.training.measure import measure_memory, measure_vision
 from wm_tf.training.memory import make_memory, train_memory
 from wm_tf.training.vision import make_vision, train_vision
+
+MOMENTS = 8192
+"""What C sees is sampled so often, for the spread of each feature."""
 
 
 def vision_round(run: Run, round_index: int, config: VisionConfig, devices: int = 1) -> Values:
@@ -141,7 +145,11 @@ def controller_round(
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, parameters_as_of(run, round_index))
         models = exported_models(run)
-        seen = _seen(run) if config.components else None
+        seen = None
+        if config.components:
+            seen = _seen(run)
+        elif config.search == "scaled":
+            seen = _sampled(run, _round_seed(run, Purpose.EVOLUTION, round_index))
         # What an evolution's state depends on beside the inputs; another is not gone on with.
         facts = {"ends": "expected"} if task.mortal and env == "dream" else {}
         if seen is not None:
@@ -181,6 +189,17 @@ def _seen(run: Run) -> np.ndarray | None:
     if starts.h is None:
         return None
     return np.concatenate([starts.mean[starts.later], starts.h[starts.later]], axis=1)
+
+
+def _sampled(run: Run, seed: int) -> np.ndarray | None:
+    """What C sees at such moments, with latents as they are sampled; [M, F], or None without."""
+    task = run.config.task
+    starts = InitialLatents.read(exported_models(run).folder / task.name, task)
+    if not starts.later.any():
+        return None
+    random = seeding.generator(seed, Purpose.EVOLUTION)
+    state = starts.on_the_way().sample(random, MOMENTS, task.hidden_size)
+    return controller.features(task, *state).numpy()
 
 
 def _learner(

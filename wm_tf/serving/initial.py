@@ -71,6 +71,11 @@ class InitialLatents:
             return self
         return InitialLatents(self.mean[~self.later], self.log_variance[~self.later])
 
+    def on_the_way(self) -> InitialLatents:
+        """The later moments alone; there may be none."""
+        h, c = (None if part is None else part[self.later] for part in (self.h, self.c))
+        return InitialLatents(self.mean[self.later], self.log_variance[self.later], h, c)
+
     def sample(
         self, generator: np.random.Generator, rows: int, hidden_size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
