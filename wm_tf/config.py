@@ -315,10 +315,9 @@ class ControllerConfig:
             raise UserError(f"--population: expected at least 4, got {self.population}")
         plain = self.search == "weights" and not self.hidden and self.sees == "state"
         if self.method == "gradients" and not plain:
-            other = "scaled" if self.search == "scaled" else "actuators"
             raise UserError(
-                f"--method gradients: goes with neither --search {other} nor --hidden nor "
-                "--sees latent"
+                "--method gradients: goes with --search weights alone, and with neither --hidden "
+                "nor --sees latent"
             )
         if self.search == "actuators" and (self.hidden or self.sees != "state"):
             raise UserError("--search actuators: goes with neither --hidden nor --sees latent")

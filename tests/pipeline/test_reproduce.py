@@ -306,7 +306,13 @@ def test_a_controller_learns_in_another_way_and_goes_on(
     command += ["--round", "1", *flags, "--fresh", "--horizon", "40"]
     for generations in ("1", "2"):
         assert main([*command, "--generations", generations]) == 0
-    arrays, _ = storage.read_npz(copy / "checkpoints" / "controller-01.npz")
+    arrays, facts = storage.read_npz(copy / "checkpoints" / "controller-01.npz")
+    name, value = flags
+    assert facts["facts"]["config"][name.removeprefix("--")] == value
+    if value == "gradients":
+        assert facts["strategy"] == {"generation": 2}
+    else:
+        assert "seen" in facts["facts"]  # by which the weights are scaled
     assert [int(generation) for generation, _, _ in arrays["selections"]] == [1, 2]
     assert arrays["best"].any() and arrays["best"].shape == (867,)
     made = controllers(Run.open(copy, preset("car_racing", "smoke")))

@@ -4,7 +4,7 @@ A fitness of few real rollouts is mostly noise. It shows the way among six numbe
 not among 867.
 
 Weights are searched as they are or scaled, in units of one over the standard deviation of what each
-reads. M's state varies by a fifth of what the latent does: a step that is the same for all weights
+reads. M's state varies by a sixth of what the latent does: a step that is the same for all weights
 then hardly uses it, and what the latent's noise does to the actions hides what it could do.
 """
 

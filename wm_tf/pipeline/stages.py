@@ -145,11 +145,7 @@ def controller_round(
     def work() -> tuple[list[Path], Values]:
         export_round(run, round_index, parameters_as_of(run, round_index))
         models = exported_models(run)
-        seen = None
-        if config.components:
-            seen = _seen(run)
-        elif config.search == "scaled":
-            seen = _sampled(run, _round_seed(run, Purpose.EVOLUTION, round_index))
+        seen = _seen(run, config, _round_seed(run, Purpose.EVOLUTION, round_index))
         # What an evolution's state depends on beside the inputs; another is not gone on with.
         facts = {"ends": "expected"} if task.mortal and env == "dream" else {}
         if seen is not None:
@@ -179,27 +175,24 @@ def controller_round(
     return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
 
 
-def _seen(run: Run) -> np.ndarray | None:
-    """About what C sees, with V's means, at the moments at which the exports' later dreams start.
+def _seen(run: Run, config: ControllerConfig, seed: int) -> np.ndarray | None:
+    """What C sees at the moments at which the exports' later dreams start, for the search's space.
 
-    [M, F], or None without such moments.
+    Components are those of V's means; the spread of what weights read is that of samples.
+
+    [M, F], or None without such moments and where the search does not need them.
     """
-    task = run.config.task
-    starts = InitialLatents.read(exported_models(run).folder / task.name, task)
-    if starts.h is None:
+    scaled = config.search == "scaled"
+    if not (config.components or scaled):
         return None
-    return np.concatenate([starts.mean[starts.later], starts.h[starts.later]], axis=1)
-
-
-def _sampled(run: Run, seed: int) -> np.ndarray | None:
-    """What C sees at such moments, with latents as they are sampled; [M, F], or None without."""
     task = run.config.task
-    starts = InitialLatents.read(exported_models(run).folder / task.name, task)
-    if not starts.later.any():
+    starts = InitialLatents.read(exported_models(run).folder / task.name, task).on_the_way()
+    if starts.h is None or not len(starts):
         return None
+    if not scaled:
+        return np.concatenate([starts.mean, starts.h], axis=1)
     random = seeding.generator(seed, Purpose.EVOLUTION)
-    state = starts.on_the_way().sample(random, MOMENTS, task.hidden_size)
-    return controller.features(task, *state).numpy()
+    return controller.features(task, *starts.sample(random, MOMENTS, task.hidden_size)).numpy()
 
 
 def _learner(
