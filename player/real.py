@@ -34,6 +34,7 @@ class RealMoment:
     terminated: bool = False
     truncated: bool = False
     last_frame_repeated: bool = False
+    end_probability: float | None = None  # of the action, where the environment knows it
 
     @property
     def ended(self) -> bool:
@@ -88,6 +89,7 @@ class RealWorld:
             terminated=bool(terminated),
             truncated=bool(truncated),
             last_frame_repeated=bool(info.get("last_frame_repeated", False)),
+            end_probability=info.get("end_probability"),
         )
         return self._latest
 
@@ -116,7 +118,7 @@ def episode_of(
       actions: the action that led to each moment; the first is not used.
       policy: who drove.
     """
-    from wm_tf.data.episodes import Episode
+    from wm_tf.data.episodes import Episode, known
 
     steps = real[-1].step  # moments after an end repeat the last one
     if steps == 0 or real[0].step != 0:
@@ -131,4 +133,5 @@ def episode_of(
         last_frame_repeated=kept[-1].last_frame_repeated,
         seed=kept[0].state.seed,
         policy=policy,
+        end_probability=known([moment.end_probability for moment in kept[1:]]),
     )

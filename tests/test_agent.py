@@ -275,6 +275,19 @@ def test_ended_rollouts_are_not_stepped_and_ends_are_kept_apart(
     np.testing.assert_array_equal(episodes[1].frames[:, 0, 0, 0], [0, 1, 2, 3])
     np.testing.assert_array_equal(episodes[0].rewards, [2.0, 1.0])
     np.testing.assert_array_equal(episodes[0].actions, environments[0].actions)
+    assert episodes[0].end_probability is None
+
+
+def test_what_the_environment_knows_of_ends_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    steps = [
+        (1.0, False, False, {"end_probability": 0.5}),
+        (1.0, True, False, {"end_probability": 0.75}),
+    ]
+    scripted(monkeypatch, tmp_path, Scripted(*steps))
+    ends = read_episode(tmp_path / "0.npz", TASK).end_probability
+    np.testing.assert_array_equal(ends, np.array([0.5, 0.75], np.float32))
 
 
 def test_patience_gives_up_what_is_not_rewarded(

@@ -27,7 +27,7 @@ import numpy as np
 
 from wm_tf import seeding
 from wm_tf.config import FRAME_SIZE, Task, get_task
-from wm_tf.data.episodes import Episode, write_episode
+from wm_tf.data.episodes import Episode, known, write_episode
 from wm_tf.envs import task_module
 from wm_tf.errors import UserError
 from wm_tf.precision import Arithmetic, computing_in
@@ -275,6 +275,7 @@ class _Record:
         self._frames = [frame]
         self._actions: list[np.ndarray] = []
         self._rewards: list[float] = []
+        self._end_probability: list[float | None] = []
         self._terminated = self._truncated = self._last_frame_repeated = False
         self._last_reward_step = 0
 
@@ -291,6 +292,7 @@ class _Record:
         if self._keep:
             self._frames.append(self.frame)
         self._last_frame_repeated = bool(info.get("last_frame_repeated", False))
+        self._end_probability.append(info.get("end_probability"))
         steps = len(self._rewards)
         if reward > 0:
             self._last_reward_step = steps
@@ -317,6 +319,7 @@ class _Record:
             last_frame_repeated=self._last_frame_repeated,
             seed=self._seed,
             policy="random" if chunk.models is None else f"controller, noise {rollout.noise}",
+            end_probability=known(self._end_probability),
         )
         self._frames.clear()
         write_episode(rollout.record, episode, task)

@@ -57,6 +57,7 @@ def assert_equal(one: Episode, other: Episode) -> None:
     terminated=st.booleans(),
     truncated=st.booleans(),
     repeated=st.booleans(),
+    known=st.booleans(),
 )
 def test_episodes_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
@@ -66,12 +67,16 @@ def test_episodes_round_trip(
     terminated: bool,
     truncated: bool,
     repeated: bool,
+    known: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("episodes") / "episode-000000.npz"
     episode = make_episode(
         steps, seed, task.action_size,
         terminated=terminated, truncated=truncated, last_frame_repeated=repeated,
     )  # fmt: skip
+    if known:
+        ends = np.linspace(0.0, 1.0, steps, dtype=np.float32)
+        episode = dataclasses.replace(episode, end_probability=ends)
     write_episode(path, episode, task)
     assert_equal(read_episode(path, task), episode)
     assert episode.steps == steps
@@ -107,6 +112,11 @@ def altered(**changes: object) -> Callable[[Path], None]:
     return alter
 
 
+def of_too_many_ends(path: Path) -> None:
+    arrays, metadata = storage.read_npz(path)
+    storage.write_npz(path, {**arrays, "end_probability": np.zeros(4, np.float32)}, metadata)
+
+
 def short_of_a_frame(path: Path) -> None:
     arrays, metadata = storage.read_npz(path)
     storage.write_npz(path, {**arrays, "frames": arrays["frames"][:-1]}, metadata)
@@ -122,6 +132,7 @@ def short_of_a_frame(path: Path) -> None:
         (altered(task="take_cover"), "task: expected 'car_racing', got 'take_cover'"),
         (altered(format_version=FORMAT_VERSION + 1), "format_version: expected 1, got 2"),
         (altered(kind="latents"), "kind: expected 'episode', got 'latents'"),
+        (of_too_many_ends, r"end_probability: expected \(3,\), got \(4,\)"),
         (short_of_a_frame, r"frames: expected \(4, 64, 64, 3\), got \(3, 64, 64, 3\)"),
     ],
 )

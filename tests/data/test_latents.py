@@ -17,7 +17,7 @@ from wm_tf.errors import DamagedFile
 TASK = get_task("take_cover")
 
 
-def write(path: Path) -> tuple[Episode, np.ndarray, np.ndarray]:
+def write(path: Path, ends: np.ndarray | None = None) -> tuple[Episode, np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     episode = Episode(
         frames=np.zeros((5, 64, 64, 3), np.uint8),
@@ -28,6 +28,7 @@ def write(path: Path) -> tuple[Episode, np.ndarray, np.ndarray]:
         last_frame_repeated=True,
         seed=1,
         policy="random",
+        end_probability=ends,
     )
     mean, log_variance = generator.normal(size=(2, 5, 64)).astype(np.float32)
     write_latents(path, from_episode(episode, mean, log_variance, "weights"), TASK)
@@ -45,6 +46,15 @@ def test_latents_round_trip(tmp_path: Path) -> None:
     assert (held.terminated, held.last_frame_repeated, held.vision) == (True, True, "weights")
     assert held.steps == 4
     assert {field.name for field in dataclasses.fields(held)} > {"mean", "log_variance"}
+
+
+def test_m_learns_how_likely_ends_were_where_that_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "episode-000000.npz"
+    write(path)
+    np.testing.assert_array_equal(read_latents(path, TASK).ends, [0.0, 0.0, 0.0, 1.0])
+    known = np.array([0.0, 0.5, 0.0, 0.75], np.float32)
+    write(path, known)
+    np.testing.assert_array_equal(read_latents(path, TASK).ends, known)
 
 
 @pytest.mark.parametrize(

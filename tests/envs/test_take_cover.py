@@ -204,6 +204,7 @@ def test_death_terminates_rewards_the_fatal_tic_and_repeats_the_last_frame(
         frame, reward, terminated, truncated, info = env.step(STAY)
         rewards.append(reward)
         assert not truncated
+        assert info.pop("end_probability") >= (0.125 if terminated else 0.0)
         assert info == ({"last_frame_repeated": True} if terminated else {})
     assert rewards == [1.0] * len(rewards)
     assert 20 < len(rewards) < 2000
@@ -218,7 +219,8 @@ def test_time_limit_truncates_after_2100_tics_with_a_frame_of_its_own(env: TakeC
     engine_of(env).game.send_game_command("god")
     for step in range(1, 2101):
         _, reward, terminated, truncated, info = env.step(STAY)
-        assert (reward, terminated, truncated, info) == (1.0, False, step == 2100, {})
+        assert (reward, terminated, truncated) == (1.0, False, step == 2100)
+        assert "last_frame_repeated" not in info
     with pytest.raises(ResetNeeded):
         env.step(STAY)
 
@@ -248,6 +250,37 @@ def test_importing_the_module_imports_neither_vizdoom_nor_tensorflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["set()", "VizdoomTakeCover", "/", "take_cover.cfg"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("health", "lost", "probability"),
+    [
+        (100, 0, 0.0), (16, 0, 0.0),
+        (100, 21, 4 / 8), (100, 168, 4 / 8), (79, 42, 5 / 8), (37, 63, 7 / 8), (16, 21, 1.0),
+        (100, 189, 58 / 64),  # two fireballs: less than 5 by two dice in 6 ways of 64
+    ],
+)  # fmt: skip
+def test_how_likely_hits_were_to_kill(health: int, lost: int, probability: float) -> None:
+    assert take_cover._fatal(health, lost) == pytest.approx(probability)
+
+
+@needs_vizdoom
+def test_a_hit_is_as_likely_to_kill_as_it_is_said_to_be(env: TakeCoverEnv) -> None:
+    expected, deaths, variance = 0.0, 0, 0.0
+    for seed in range(40):
+        env.reset(seed=seed)
+        over = False
+        while not over:
+            before = env._health
+            *_, terminated, truncated, info = env.step(STAY)
+            probability = info["end_probability"]
+            assert (before - env._health) % take_cover.DAMAGE == 0
+            assert (probability > 0.0) == (env._health < before)
+            expected, variance = expected + probability, variance + probability * (1 - probability)
+            deaths += terminated
+            over = terminated or truncated
+    assert variance > 2.0  # hits that may or may not kill are what this is about
+    assert abs(deaths - expected) < 3.0 * variance**0.5
 
 
 # --- Determinism

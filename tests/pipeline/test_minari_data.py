@@ -37,6 +37,7 @@ def episode(task: Task, seed: int, steps: int, terminated: bool) -> Episode:
         last_frame_repeated=terminated,
         seed=seed,
         policy="random" if terminated else "controller, noise 0.3",
+        end_probability=random.random(steps, np.float32) if task.mortal else None,
     )
 
 

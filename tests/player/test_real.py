@@ -48,7 +48,8 @@ class Ring:
             raise RunFailed("the engine ended")
         self.place += float(action[0])
         terminated = self.steps == self.length
-        return self._frame(), 1.0, terminated, False, {"last_frame_repeated": terminated}
+        info = {"last_frame_repeated": terminated, "end_probability": self.steps / 4096}
+        return self._frame(), 1.0, terminated, False, info
 
     def close(self) -> None:
         self.closed = True
@@ -264,6 +265,7 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     np.testing.assert_array_equal(episode.frames[:, 0, 0, 1], np.arange(11))
     assert episode.actions[0, 0] > 0
     assert episode.rewards.tolist() == [1.0] * 10
+    np.testing.assert_array_equal(episode.end_probability, np.arange(1, 11) / 4096)
     assert episode.policy == "player: human"
     assert not list((tmp_path / "recordings").glob("*.jsonl"))
 
@@ -300,7 +302,8 @@ def test_the_kept_episode_is_encoded_and_cut_for_training(app, world, tmp_path):
     sequences = cut_sequences(encoded, 10, np.random.default_rng(1))
     driven = np.concatenate([s["action"][s["mask"] > 0] for s in sequences])
     np.testing.assert_array_equal(driven, episode.actions)
-    assert sum(s["done"].sum() for s in sequences) == 0
+    ends = np.concatenate([s["done"][s["mask"] > 0] for s in sequences])
+    np.testing.assert_array_equal(ends, np.arange(1, len(ends) + 1) / 4096)
 
 
 def test_dreamt_frames_never_become_an_episode(app, tmp_path):

@@ -1,13 +1,14 @@
 """Episodes on disk: one compressed, self-checking file each.
 
 An episode of T actions holds T + 1 frames: frame t is what was seen before action t. `terminated`
-and `truncated` are kept apart: only the first is an end that M learns.
+and `truncated` are kept apart: only the first is an end that M learns; where the environment
+knows how likely each action was to end the episode, M learns that.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Episode:
     last_frame_repeated: bool  # the environment gave no frame after the last action
     seed: int
     policy: str
+    end_probability: np.ndarray | None = None
+    """Float32 [T], of each action, as the environment knows it; None: it does not."""
 
     @property
     def steps(self) -> int:
@@ -77,6 +80,7 @@ def write_episode(path: Path, episode: Episode, task: Task) -> None:
         "frames": episode.frames,
         "actions": episode.actions.astype(np.float32),
         "rewards": episode.rewards.astype(np.float32),
+        **end_arrays(episode.end_probability),
     }
     storage.write_npz(path, arrays, metadata)
 
@@ -91,16 +95,32 @@ def read_episode(path: Path, task: Task) -> Episode:
     check_metadata(path, metadata, "episode", FORMAT_VERSION, task)
     names = ("terminated", "truncated", "last_frame_repeated", "seed", "policy")
     facts: dict[str, Any] = {name: metadata[name] for name in names}
-    episode = Episode(arrays["frames"], arrays["actions"], arrays["rewards"], **facts)
+    content: dict[str, Any] = {**arrays, **facts}
+    episode = Episode(**content)
     steps = len(episode.rewards)
     expected = {
         "frames": (steps + 1, FRAME_SIZE, FRAME_SIZE, 3),
         "actions": (steps, task.action_size),
+        "end_probability": (steps,),
     }
     for name, shape in expected.items():
-        if arrays[name].shape != shape:
+        if name in arrays and arrays[name].shape != shape:
             raise DamagedFile(f"{path}: {name}: expected {shape}, got {arrays[name].shape}")
     return episode
+
+
+def known(end_probability: Sequence[float | None]) -> np.ndarray | None:
+    """What the environment said of each action, float32 [T]; None if it did not of every one."""
+    if None in end_probability:
+        return None
+    return np.array(end_probability, np.float32)
+
+
+def end_arrays(end_probability: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What a file holds of it."""
+    if end_probability is None:
+        return {}
+    return {"end_probability": end_probability.astype(np.float32)}
 
 
 def read_rewards(path: Path) -> np.ndarray:

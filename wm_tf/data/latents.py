@@ -13,7 +13,7 @@ import numpy as np
 
 from wm_tf import storage
 from wm_tf.config import Task
-from wm_tf.data.episodes import Episode, check_metadata
+from wm_tf.data.episodes import Episode, check_metadata, end_arrays
 
 FORMAT_VERSION = 1
 
@@ -30,10 +30,20 @@ class LatentEpisode:
     last_frame_repeated: bool
     vision: str  # checksum of the weights of V that encoded it
     source: str = ""  # checksum of the episode's file; the first ones did not say
+    end_probability: np.ndarray | None = None  # as of an `Episode`
 
     @property
     def steps(self) -> int:
         return len(self.actions)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """What M's end head learns of each action, float32 [T]."""
+        if self.end_probability is not None:
+            return self.end_probability
+        ends = np.zeros(self.steps, np.float32)
+        ends[-1] = self.terminated
+        return ends
 
 
 def from_episode(
@@ -42,7 +52,7 @@ def from_episode(
     """Puts the moments of an episode's frames in their place."""
     return LatentEpisode(
         mean, log_variance, episode.actions, episode.rewards, episode.terminated,
-        episode.last_frame_repeated, vision, source,
+        episode.last_frame_repeated, vision, source, episode.end_probability,
     )  # fmt: skip
 
 
@@ -59,7 +69,7 @@ def write_latents(path: Path, episode: LatentEpisode, task: Task) -> None:
     }
     arrays = {
         name: getattr(episode, name) for name in ("mean", "log_variance", "actions", "rewards")
-    }
+    } | end_arrays(episode.end_probability)
     storage.write_npz(path, arrays, metadata, compress=False)
 
 

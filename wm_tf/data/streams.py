@@ -104,8 +104,6 @@ def cut_sequences(
     normal = random.standard_normal(episode.mean.shape, np.float32)
     latent = episode.mean + np.exp(0.5 * episode.log_variance) * normal
     steps = episode.steps
-    done = np.zeros(steps, np.float32)
-    done[-1] = episode.terminated
     latent_mask = np.ones(steps, np.float32)
     latent_mask[-1] = not episode.last_frame_repeated
     columns = {
@@ -113,7 +111,7 @@ def cut_sequences(
         "action": episode.actions,
         "next_latent": latent[1:],
         "reward": episode.rewards,
-        "done": done,
+        "done": episode.ends,
         "mask": np.ones(steps, np.float32),
         "latent_mask": latent_mask,
     }

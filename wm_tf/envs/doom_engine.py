@@ -144,6 +144,10 @@ class DoomEngine:
             raise RunFailed(f"the ViZDoom engine ended: {error}") from error
         return reward, None if self.game.is_episode_finished() else self._picture()
 
+    def health(self) -> int:
+        """The player's health in points, 0 or less for a dead one."""
+        return int(self.game.get_game_variable(import_vizdoom().GameVariable.HEALTH))
+
     def close(self) -> None:
         """Ends the engine, hung or not, and removes its files. May be called again."""
         self._close()

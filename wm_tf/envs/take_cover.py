@@ -10,6 +10,10 @@ of them come the longer it lasts. The score is the number of tics (1/35 s) survi
 * End: the player's death terminates, 2100 tics truncate. The engine draws no picture after the
   fatal tic: the last one is repeated, and `info["last_frame_repeated"]` says so.
 
+A fireball does not always kill. A hit takes 21 times one to eight of the 100 points of health, all
+alike, and V sees nothing of it: of first hits one in two ends the game. `info["end_probability"]`
+is how likely the action was to end it, given the hits but not the dice: what M learns of ends.
+
 The setting is that of vizdoom's own take_cover.cfg: skill 4 (of 5), with freedoom2.wad.
 
 Survival in tics, mean ± standard deviation (standard error), vizdoom 1.3.2:
@@ -22,6 +26,7 @@ Survival in tics, mean ± standard deviation (standard error), vizdoom 1.3.2:
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,6 +45,8 @@ RESOLUTION = (160, 120)  # width, height of the rendered picture
 ROWS = 100  # of it, from the top, are seen by V
 THRESHOLD = 1 / 3  # of the action, between staying and stepping aside
 LONGEST_HOLD = 10  # tics for which `random_policy` keeps an action, at most
+DAMAGE = 21  # points of health that a hit takes, times the number of a die
+SIDES = 8  # of the die
 EXPLORING_HOLDS = (3, 300)  # the shortest and the longest hold that an episode may have at most
 
 _TASK = TASKS["take_cover"]
@@ -97,6 +104,7 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._engine: DoomEngine | None = None
         self._picture = np.zeros((RESOLUTION[1], RESOLUTION[0], 3), np.uint8)
         self._steps = 0
+        self._health = 0
         self._over = True
 
     def reset(
@@ -109,8 +117,10 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         super().reset(seed=seed)
         seed_of_episode = int(self.np_random.integers(1, 2**31))
-        self._picture = self._running_engine().begin(seed_of_episode)
+        self._engine = self._running_engine()
+        self._picture = self._engine.begin(seed_of_episode)
         self._steps = 0
+        self._health = self._engine.health()
         self._over = False
         return self._frame(), {}
 
@@ -138,7 +148,8 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         terminated = picture is None
         truncated = not terminated and self._steps >= _TASK.max_steps
         self._over = terminated or truncated
-        info = {}
+        before, self._health = self._health, self._engine.health()
+        info: dict[str, Any] = {"end_probability": _fatal(before, before - self._health)}
         if picture is None:
             info["last_frame_repeated"] = True
         else:
@@ -215,6 +226,16 @@ def _holding(generator: np.random.Generator, longest: int) -> Iterator[np.ndarra
 
 def _uniform(generator: np.random.Generator) -> np.ndarray:
     return generator.uniform(-1.0, 1.0, _TASK.action_size).astype(np.float32)
+
+
+def _fatal(health: int, lost: int) -> float:
+    """How likely the hits that cost `lost` points of `health` were to take all of it."""
+    hits = math.ceil(lost / (DAMAGE * SIDES))  # nearly always one, if any
+    chances = np.ones(1)  # of the sums of so many dice, from `hits` on
+    for _ in range(hits):
+        chances = np.convolve(chances, np.full(SIDES, 1.0 / SIDES))
+    least = math.ceil(health / DAMAGE)
+    return float(chances[max(least - hits, 0) :].sum())
 
 
 def _checked(action: np.ndarray) -> float:

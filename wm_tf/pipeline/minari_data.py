@@ -144,6 +144,7 @@ def _new_storage(folder: Path, name: str, task: Task) -> MinariStorage:
 def _buffer(episode: Episode) -> EpisodeBuffer:
     """Minari's episode: `terminations` and `truncations` say of each step whether it is an end."""
     last = np.arange(episode.steps) == episode.steps - 1
+    ends = episode.end_probability
     return EpisodeBuffer(
         seed=episode.seed,
         observations=episode.frames,
@@ -151,7 +152,8 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
         rewards=episode.rewards,
         terminations=last & episode.terminated,
         truncations=last & episode.truncated,
-        infos={},  # Minari cannot show an episode that has none
+        # The first is the reset's. Minari cannot show an episode that has no such dictionary.
+        infos={} if ends is None else {"end_probability": np.append(0.0, ends)},
     )
 
 
@@ -179,6 +181,7 @@ def _episode(
             raise UserError(
                 f"{data}: episode {index}: {name}: expected {wanted}, got {got:g} at {place}"
             )
+    ends = (content.infos or {}).get("end_probability")
     return Episode(
         frames=frames,
         actions=actions.astype(np.float32),
@@ -188,6 +191,7 @@ def _episode(
         last_frame_repeated=bool(facts.get("last_frame_repeated", False)),
         seed=int(facts.get("seed", -1)),
         policy=str(facts.get("policy", "imported")),
+        end_probability=None if ends is None else np.asarray(ends)[1:].astype(np.float32),
     )
 
 
