@@ -120,6 +120,18 @@ def test_ends_are_found_within_a_tolerance(
     assert _found_ends(claims, episode) == expected
 
 
+def test_what_might_have_ended_an_episode_is_an_end_to_be_found() -> None:
+    claims = np.zeros(30, bool)
+    claims[[9, 10, 20]] = True
+    zero, ends = np.zeros((31, 2), np.float32), np.zeros(30, np.float32)
+    ends[[10, 16, 29]] = 0.5, 0.75, 1.0
+    episode = LatentEpisode(
+        zero, zero, np.zeros((30, 3), np.float32), np.zeros(30, np.float32), False, False, "",
+        end_probability=ends,
+    )  # fmt: skip
+    assert _found_ends(claims, episode) == (1, 3, 1, 2)
+
+
 def test_figures_of_vision(keras_models: dict[str, Any], tmp_path: Path) -> None:
     task, vision = get_task("car_racing"), keras_models["vision"]
     pictures = np.zeros((9, 64, 64, 3), np.uint8)

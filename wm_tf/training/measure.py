@@ -72,7 +72,8 @@ def measure_memory(
       share of the reward's variance that is left, per step; ``reward_explained_variance_25``: the
       same for sums over 25 steps; ``end_recall`` and ``end_precision``: of ends predicted with a
       probability above `END_THRESHOLD`, its odds divided by `odds_correction`, within
-      `END_TOLERANCE` steps; ``ends``, ``steps``. Figures that do not exist are left out: of a
+      `END_TOLERANCE` steps; ``ends``, ``steps``. Where it is known how likely actions were to end
+      an episode, those that might have count as ends. Figures that do not exist are left out: of a
       reward that never varies, of ends where there is none or none predicted.
     """
     least = np.log(odds_correction) + np.log(END_THRESHOLD / (1.0 - END_THRESHOLD))
@@ -117,13 +118,10 @@ def measure_memory(
 def _found_ends(claims: np.ndarray, episode: LatentEpisode) -> tuple[int, int, int, int]:
     """(ends found, ends there, runs of claims that are right, runs of claims)."""
     starts = np.flatnonzero(np.diff(claims.astype(int), prepend=0) == 1)
-    last = episode.steps - 1
-    near = claims[max(0, last - END_TOLERANCE) :].any()
-    right = sum(
-        1 for start in starts if episode.terminated and claims[start:].any()
-        and last - start <= END_TOLERANCE
-    )  # fmt: skip
-    return int(episode.terminated and near), int(episode.terminated), right, len(starts)
+    ends = np.flatnonzero(episode.ends)
+    found = sum(bool(claims[max(0, end - END_TOLERANCE) : end + 1].any()) for end in ends)
+    right = sum(any(0 <= end - start <= END_TOLERANCE for end in ends) for start in starts)
+    return found, len(ends), right, len(starts)
 
 
 def _explained(real: list[np.ndarray], predicted: list[np.ndarray], window: int) -> float | None:
