@@ -127,6 +127,11 @@ def test_a_number_that_cannot_be_used_is_refused(
     assert f"got {float(value):g}" in message.replace(".0", "")
 
 
+def test_nobody_is_immortal_where_nobody_dies(capsys: Capture, run: Path) -> None:
+    message = refused(capsys, "collect", "car_racing", "--run", run, "--immortal")
+    assert "--immortal: expected a task whose players die, got car_racing" in message
+
+
 def test_a_seed_that_tensorflow_does_not_take_is_refused(capsys: Capture, tmp_path: Path) -> None:
     for command in ("collect", "train-vision"):
         message = refused_in_a_line(

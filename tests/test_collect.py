@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ def work_of(
     def plan(_: object, work: Sequence[agent.Chunk], __: int) -> list[agent.Outcome]:
         for chunk in work:
             assert (chunk.patience, chunk.precision) == (config.patience, "bfloat16")
+            assert chunk.immortal == config.immortal
             planned.extend(chunk.rollouts)
         return []
 
@@ -107,7 +109,20 @@ def test_a_share_of_a_controllers_episodes_is_quiet(
 def test_controllers_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = [np.full(867, value, np.float32) for value in (1.0, 2.0)]
     models = agent.ModelsAt(tmp_path, "")
-    config = CollectConfig(episodes=8, quiet_fraction=0.5)
+    config = CollectConfig(episodes=8, quiet_fraction=0.5, immortal=True)
     work = work_of(monkeypatch, tmp_path, config, models=models, controllers=parameters)
     drivers = [(rollout.parameters[0], rollout.noise > 0) for rollout in work]
     assert sorted(drivers) == sorted([(1.0, False), (1.0, True), (2.0, False), (2.0, True)] * 2)
+
+
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
+def test_an_immortal_player_meets_what_could_have_killed_until_the_time_is_up(
+    tmp_path: Path,
+) -> None:
+    task = get_task("take_cover")
+    config = CollectConfig(episodes=1, immortal=True)
+    collect(SerialExecutor(), task, tmp_path, config, seed=1)
+    episode = read_episode(episode_path(tmp_path, 0), task)
+    assert (episode.steps, episode.terminated, episode.truncated) == (task.max_steps, False, True)
+    assert episode.end_probability is not None
+    assert episode.end_probability.sum() > 2.0

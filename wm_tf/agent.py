@@ -92,6 +92,8 @@ class Chunk:
     official_frames: bool = False
     patience: int = 0
     """A rollout is given up after so many steps without a positive reward (0: never)."""
+    immortal: bool = False
+    """The player goes on after a death."""
     precision: Arithmetic = "float32"
     """Of V's convolutions."""
 
@@ -234,7 +236,7 @@ def play(chunk: Chunk) -> list[Outcome]:
     task = get_task(chunk.task)
     actor = _actor(chunk, task)
     rows = range(min(ROWS, len(chunk.rollouts)))
-    environments = _environments.of(chunk.task, chunk.official_frames, ROWS)
+    environments = _environments.of(chunk.task, chunk.official_frames, chunk.immortal, ROWS)
     outcomes: dict[int, Outcome] = {}  # by the place in the chunk
     waiting = iter(enumerate(chunk.rollouts))
     records: dict[int, _Record] = {}  # of the rows, the ended ones too: batches keep their frames
@@ -341,8 +343,9 @@ class _Environments(threading.local):
         self.of = lru_cache(maxsize=2)(self._make)
 
     @staticmethod
-    def _make(task: str, official_frames: bool, count: int) -> list[gymnasium.Env]:
-        return [task_module(task).make(official_frames=official_frames) for _ in range(count)]
+    def _make(task: str, official_frames: bool, immortal: bool, count: int) -> list[gymnasium.Env]:
+        make = task_module(task).make
+        return [make(official_frames=official_frames, immortal=immortal) for _ in range(count)]
 
 
 _environments = _Environments()

@@ -66,6 +66,7 @@ def collect(
         max_steps=task.max_steps,
         models=models,
         patience=config.patience,
+        immortal=config.immortal,
         precision=compute_dtype("auto"),
     )
     return _play(executor, work, config.episodes)

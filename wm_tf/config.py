@@ -153,6 +153,9 @@ class CollectConfig:
     """Share of a controller's episodes that are driven without noise."""
     patience: int = 0
     """An episode is cut after so many steps without a positive reward (0: never)."""
+    immortal: bool = False
+    """The player goes on after a death, up to the time limit: M learns what could have killed, and
+    sees more of it. For tasks whose episodes end by death."""
 
     def __post_init__(self) -> None:
         _check(self, positive=("episodes",))
@@ -226,6 +229,7 @@ class MemoryConfig:
 
 
 _ADDED: Mapping[str, Any] = {
+    "immortal": False,
     "decay": 1.0,
     "emphasis": 0.0,
     "method": "evolution",

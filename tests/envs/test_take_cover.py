@@ -264,6 +264,35 @@ def test_how_likely_hits_were_to_kill(health: int, lost: int, probability: float
     assert take_cover._fatal(health, lost) == pytest.approx(probability)
 
 
+def health(env: TakeCoverEnv) -> float:
+    import vizdoom
+
+    return engine_of(env).game.get_game_variable(vizdoom.GameVariable.HEALTH)
+
+
+@needs_vizdoom
+def test_an_immortal_player_sees_the_same_and_goes_on(env: TakeCoverEnv) -> None:
+    immortal = TakeCoverEnv(immortal=True)
+    hits = 0
+    try:
+        for seed in range(6):
+            env.reset(seed=seed)
+            immortal.reset(seed=seed)
+            terminated = False
+            while not terminated:
+                frame, _, terminated, _, info = env.step(STAY)
+                same, reward, ended, _, known = immortal.step(STAY)
+                assert (reward, ended) == (1.0, False)
+                assert known["end_probability"] == info["end_probability"]
+                hits += info["end_probability"] > 0.0
+                assert terminated or (frame == same).all()
+        assert hits > 6  # some did not kill
+        assert not any(immortal.step(STAY)[2] for _ in range(500))
+        assert immortal._damage > 5 * take_cover.HEALTH
+    finally:
+        immortal.close()
+
+
 @needs_vizdoom
 def test_a_hit_is_as_likely_to_kill_as_it_is_said_to_be(env: TakeCoverEnv) -> None:
     expected, deaths, variance = 0.0, 0, 0.0
@@ -271,11 +300,12 @@ def test_a_hit_is_as_likely_to_kill_as_it_is_said_to_be(env: TakeCoverEnv) -> No
         env.reset(seed=seed)
         over = False
         while not over:
-            before = env._health
+            before = health(env)
             *_, terminated, truncated, info = env.step(STAY)
             probability = info["end_probability"]
-            assert (before - env._health) % take_cover.DAMAGE == 0
-            assert (probability > 0.0) == (env._health < before)
+            assert (before - health(env)) % take_cover.DAMAGE == 0
+            assert (probability > 0.0) == (health(env) < before)
+            assert env._health == health(env)
             expected, variance = expected + probability, variance + probability * (1 - probability)
             deaths += terminated
             over = terminated or truncated

@@ -144,9 +144,17 @@ class DoomEngine:
             raise RunFailed(f"the ViZDoom engine ended: {error}") from error
         return reward, None if self.game.is_episode_finished() else self._picture()
 
-    def health(self) -> int:
-        """The player's health in points, 0 or less for a dead one."""
-        return int(self.game.get_game_variable(import_vizdoom().GameVariable.HEALTH))
+    def damage(self) -> int:
+        """Points of health that hits have cost in this episode, those of the fatal one included."""
+        return int(self.game.get_game_variable(import_vizdoom().GameVariable.DAMAGE_TAKEN))
+
+    def spare(self) -> None:
+        """No hit of this episode takes the last point of health."""
+        self.game.send_game_command("buddha")
+
+    def heal(self) -> None:
+        """Gives all health back, before the next tic."""
+        self.game.send_game_command("give health")
 
     def close(self) -> None:
         """Ends the engine, hung or not, and removes its files. May be called again."""

@@ -12,7 +12,9 @@ of them come the longer it lasts. The score is the number of tics (1/35 s) survi
 
 A fireball does not always kill. A hit takes 21 times one to eight of the 100 points of health, all
 alike, and V sees nothing of it: of first hits one in two ends the game. `info["end_probability"]`
-is how likely the action was to end it, given the hits but not the dice: what M learns of ends.
+is how likely the action was to end it, given the hits but not the dice: what M learns of ends. An
+immortal player, for whom nothing else is different, shows what comes after a death, too: rooms that
+few games live to see, and many hits in each.
 
 The setting is that of vizdoom's own take_cover.cfg: skill 4 (of 5), with freedoom2.wad.
 
@@ -45,6 +47,7 @@ RESOLUTION = (160, 120)  # width, height of the rendered picture
 ROWS = 100  # of it, from the top, are seen by V
 THRESHOLD = 1 / 3  # of the action, between staying and stepping aside
 LONGEST_HOLD = 10  # tics for which `random_policy` keeps an action, at most
+HEALTH = 100  # points at the beginning
 DAMAGE = 21  # points of health that a hit takes, times the number of a die
 SIDES = 8  # of the die
 EXPLORING_HOLDS = (3, 300)  # the shortest and the longest hold that an episode may have at most
@@ -84,17 +87,19 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """The real take_cover; see the module for observation, action, reward and end.
 
     The engine starts with the first reset. Ends with `close`; see `wm_tf.envs.doom_engine`.
+
+    Args:
+      render_mode: None or "rgb_array".
+      immortal: the player goes on after a death, with all health.
+
+    Raises:
+      UserError: vizdoom is not installed.
+      ValueError: unknown render_mode.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": _TASK.steps_per_second}  # noqa: RUF012
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        """Makes the environment; `render_mode` is None or "rgb_array".
-
-        Raises:
-          UserError: vizdoom is not installed.
-          ValueError: unknown render_mode.
-        """
+    def __init__(self, render_mode: str | None = None, immortal: bool = False) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode: expected None or 'rgb_array', got {render_mode!r}")
         import_vizdoom()
@@ -104,7 +109,9 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._engine: DoomEngine | None = None
         self._picture = np.zeros((RESOLUTION[1], RESOLUTION[0], 3), np.uint8)
         self._steps = 0
-        self._health = 0
+        self._immortal = immortal
+        self._health = HEALTH
+        self._damage = 0  # in the episode so far
         self._over = True
 
     def reset(
@@ -120,7 +127,9 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._engine = self._running_engine()
         self._picture = self._engine.begin(seed_of_episode)
         self._steps = 0
-        self._health = self._engine.health()
+        self._health, self._damage = HEALTH, 0
+        if self._immortal:
+            self._engine.spare()
         self._over = False
         return self._frame(), {}
 
@@ -148,8 +157,7 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         terminated = picture is None
         truncated = not terminated and self._steps >= _TASK.max_steps
         self._over = terminated or truncated
-        before, self._health = self._health, self._engine.health()
-        info: dict[str, Any] = {"end_probability": _fatal(before, before - self._health)}
+        info: dict[str, Any] = {"end_probability": self._hurt()}
         if picture is None:
             info["last_frame_repeated"] = True
         else:
@@ -167,6 +175,18 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._engine = None
         self._over = True
 
+    def _hurt(self) -> float:
+        """Takes the health that this tic cost; how likely it was to be fatal."""
+        assert self._engine is not None
+        before, lost = self._health, self._engine.damage() - self._damage
+        self._damage += lost
+        self._health -= lost
+        if self._immortal and lost:
+            self._engine.heal()
+            if self._health <= 0:
+                self._health = HEALTH
+        return _fatal(before, lost)
+
     def _running_engine(self) -> DoomEngine:
         if self._engine is not None and not self._engine.game.is_running():
             self.close()  # it crashed
@@ -180,17 +200,18 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         )
 
 
-def make(official_frames: bool = False) -> TakeCoverEnv:
+def make(official_frames: bool = False, immortal: bool = False) -> TakeCoverEnv:
     """The real environment, without wrappers.
 
     Args:
       official_frames: as for every task; without meaning here, where all frames are the engine's.
+      immortal: see `TakeCoverEnv`.
 
     Raises:
       UserError: vizdoom is not installed.
     """
     del official_frames
-    return TakeCoverEnv()
+    return TakeCoverEnv(immortal=immortal)
 
 
 def random_policy(generator: np.random.Generator) -> Iterator[np.ndarray]:

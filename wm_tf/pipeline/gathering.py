@@ -24,6 +24,8 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
     first drives well, the second shows M where the dream was wrong.
     """
     task, folder = run.config.task, run.rollouts(round_index)
+    if config.immortal and not task.mortal:
+        raise UserError(f"--immortal: expected a task whose players die, got {task.name}")
     inputs = {**identity(config, "episodes"), "seed": run.config.seed}
     made, drivers = None, []
     if config.policy == "controller":
