@@ -513,10 +513,14 @@ _TAKE_COVER_CONTROLLER = ControllerConfig(
     selection_interval=4,
     selection_episodes=96,
 )
-# A player who dodges lives to see what random play never shows: rows of monsters, and several
-# fireballs at once. They are small: V keeps them once their error counts more, and its frames many.
+# A player who cannot die lives to see what random play never shows: rows of monsters, several
+# fireballs at once, and many that hit. They are small: V keeps them once their error counts more,
+# and its frames are many.
+_TAKE_COVER_IMMORTAL = CollectConfig(
+    episodes=400, policy="controller", noise=0.4, quiet_fraction=0.25, immortal=True
+)
 _TAKE_COVER_SEE = _round(
-    CollectConfig(episodes=1000, policy="controller", noise=0.1),
+    _TAKE_COVER_IMMORTAL,
     VisionConfig(
         epochs=2,
         frame_stride=3,
@@ -526,15 +530,22 @@ _TAKE_COVER_SEE = _round(
         kl_tolerance=1.0,
         emphasis=40.0,
     ),
-    MemoryConfig(epochs=18, random_share=0.5, batch_size=32, learning_rate=7e-4, decay=0.05),
-    _TAKE_COVER_CONTROLLER,
+    MemoryConfig(
+        epochs=18,
+        random_share=0.5,
+        batch_size=32,
+        learning_rate=7e-4,
+        decay=0.04,
+        done_weight=3.0,
+    ),
+    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=28),
 )
-# A good dodger's games, and dreams of both rounds' Ms: what each promises too much, it alone does.
+# The same of a better dodger. What hits it is hard to foresee: M sees every hit that there is.
 _TAKE_COVER_LAST = _round(
-    CollectConfig(episodes=600, policy="controller", noise=0.1),
+    _TAKE_COVER_IMMORTAL,
     VisionConfig(epochs=0),
-    MemoryConfig(epochs=4, batch_size=32, learning_rate=5e-4, decay=0.05),
-    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=28, members=2),
+    dataclasses.replace(_TAKE_COVER_SEE.memory, epochs=6),
+    dataclasses.replace(_TAKE_COVER_CONTROLLER, generations=40, selection_interval=5),
 )
 
 _ROUNDS: Mapping[tuple[str, str], tuple[int, tuple[Stages, ...]]] = {
