@@ -95,8 +95,8 @@ def read_episode(path: Path, task: Task) -> Episode:
     check_metadata(path, metadata, "episode", FORMAT_VERSION, task)
     names = ("terminated", "truncated", "last_frame_repeated", "seed", "policy")
     facts: dict[str, Any] = {name: metadata[name] for name in names}
-    content: dict[str, Any] = {**arrays, **facts}
-    episode = Episode(**content)
+    facts["end_probability"] = arrays.get("end_probability")
+    episode = Episode(arrays["frames"], arrays["actions"], arrays["rewards"], **facts)
     steps = len(episode.rewards)
     expected = {
         "frames": (steps + 1, FRAME_SIZE, FRAME_SIZE, 3),
