@@ -396,7 +396,8 @@ class _Study(_Playing, _Training):
         """Refuses flags of what the study itself changes."""
         defaults = preset(self.task, self.preset).round(self.round or 0).controller
         _refuse(self.hyper, names, defaults, why)
-        _refuse(self.hyper, ["search", "fresh"], defaults, "all of a study begin with zeros")
+        adjusting = ["search"] if self.hyper.search == "actuators" else []
+        _refuse(self.hyper, [*adjusting, "fresh"], defaults, "all of a study begin with zeros")
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ class MemoryConfig:
     reward_weight: float = 1.0
     done_weight: float = 1.0
     done_positive_weight: float = 10.0
-    """Weight of the steps that end an episode in the end head's loss."""
+    """Weight of the steps that end an episode, by their probabilities, in the end head's loss."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products in training, of small LSTMs' steps excepted; auto: bfloat16
     where the processor gains."""
@@ -321,7 +321,7 @@ class ControllerConfig:
         if self.method == "gradients" and not plain:
             raise UserError(
                 "--method gradients: goes with --search weights alone, and with neither --hidden "
-                "nor --sees latent"
+                "nor --sees latent; --method evolution goes with each"
             )
         if self.search == "actuators" and (self.hidden or self.sees != "state"):
             raise UserError("--search actuators: goes with neither --hidden nor --sees latent")

@@ -287,8 +287,25 @@ def test_an_immortal_player_sees_the_same_and_goes_on(env: TakeCoverEnv) -> None
                 hits += info["end_probability"] > 0.0
                 assert terminated or (frame == same).all()
         assert hits > 6  # some did not kill
-        assert not any(immortal.step(STAY)[2] for _ in range(500))
-        assert immortal._damage > 5 * take_cover.HEALTH
+    finally:
+        immortal.close()
+
+
+@needs_vizdoom
+def test_an_immortal_player_has_all_health_again_after_what_would_have_killed() -> None:
+    immortal = TakeCoverEnv(immortal=True)
+    health, damage, deaths = take_cover.HEALTH, 0, 0
+    try:
+        immortal.reset(seed=1)
+        for _ in range(1000):
+            info = immortal.step(STAY)[4]
+            lost, damage = engine_of(immortal).damage() - damage, engine_of(immortal).damage()
+            assert lost % take_cover.DAMAGE == 0
+            assert info["end_probability"] == take_cover._fatal(health, lost)
+            health -= lost
+            if health <= 0:
+                health, deaths = take_cover.HEALTH, deaths + 1
+        assert deaths > 3
     finally:
         immortal.close()
 

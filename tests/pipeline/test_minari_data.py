@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -165,6 +166,8 @@ def test_a_data_set_of_somebody_else_is_imported(
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("end_probability", np.nan, "end_probability: expected 0 to 1, got nan at [3]"),
+        ("end_probability", 7.0, "end_probability: expected 0 to 1, got 7 at [3]"),
         ("actions", np.nan, "actions: expected [-1.0, 0.0, 0.0] to [1.0, 1.0, 1.0], got nan at [2"),
         ("actions", -1.5, "actions: expected [-1.0, 0.0, 0.0] to [1.0, 1.0, 1.0], got -1.5 at [2"),
         ("rewards", np.inf, "rewards: expected finite numbers, got inf at [2]"),
@@ -173,7 +176,7 @@ def test_a_data_set_of_somebody_else_is_imported(
 def test_numbers_that_no_model_could_learn_from_are_refused(
     tmp_path: Path, field: str, value: float, message: str
 ) -> None:
-    task = get_task("car_racing")
+    task = get_task("take_cover" if field == "end_probability" else "car_racing")
     bad = episode(task, 5, 4, terminated=True)
     getattr(bad, field)[2:] = value
     write_episode(episode_path(tmp_path / "run" / "rollouts" / "00", 0), bad, task)
@@ -181,6 +184,23 @@ def test_numbers_that_no_model_could_learn_from_are_refused(
     with pytest.raises(UserError, match=re.escape(f"set-v0: episode 0: {message}")):
         minari_data.import_data(data, task, tmp_path / "new" / "rollouts" / "00")
     assert not list((tmp_path / "new").rglob("episode-*"))
+
+
+@pytest.mark.parametrize("ends", [0.0, np.zeros(4), np.zeros([5, 1])])
+def test_end_probabilities_of_another_shape_are_refused(tmp_path: Path, ends: Any) -> None:
+    task = get_task("take_cover")
+    ours = episode(task, 5, 4, terminated=True)
+    content = minari.EpisodeData(
+        id=0,
+        observations=ours.frames,
+        actions=ours.actions,
+        rewards=ours.rewards,
+        terminations=np.zeros(4, bool),
+        truncations=np.zeros(4, bool),
+        infos={"end_probability": ends},
+    )
+    with pytest.raises(UserError, match=r"end_probability: expected float \[5\], got float64"):
+        minari_data._episode(tmp_path, 0, content, {}, task)
 
 
 @pytest.mark.parametrize(

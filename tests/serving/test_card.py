@@ -71,6 +71,8 @@ def test_environment_data_training_and_licences_are_told() -> None:
         "vision-00": {"goal": 3},
         "then collect-00": {"amount": 100, "policy": "random"},  # the first of the same games
         "then collect-01": {"amount": 32, "policy": "controller"},
+        "then then collect-00": {"amount": 50, "policy": "random", "immortal": False},
+        "then then collect-02": {"amount": 16, "policy": "controller", "immortal": True},
     }
     machine = {"processor": "A processor", "cores": 2, "system": "Linux"}
     figures = {
@@ -84,8 +86,9 @@ def test_environment_data_training_and_licences_are_told() -> None:
     assert "`CarRacing-v3`, version 1.2.0." in text
     data = text.split("## Data\n")[1].split("## ")[0]
     assert "- 500 episodes by the task's random policy, 128,747 steps\n" in data
-    assert "- 32 episodes by controllers of the round before" in data
-    assert "- 100 episodes" not in data
+    assert "- 32 episodes by controllers of the round before\n" in data
+    assert "- 16 episodes by controllers of the round before, who went on after each death" in data
+    assert data.count("the task's random policy") == 1
     assert "- time: 57 minutes of computing" in text
     assert "- machine: A processor, 2 cores, Linux" in text
     assert "| collect-00 | 1.0 | steps 128,747, mean return 29.21 |" in text

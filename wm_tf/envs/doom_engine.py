@@ -149,12 +149,8 @@ class DoomEngine:
         return int(self.game.get_game_variable(import_vizdoom().GameVariable.DAMAGE_TAKEN))
 
     def spare(self) -> None:
-        """No hit of this episode takes the last point of health."""
+        """No hit of this episode takes the last point of health; `damage` counts it whole."""
         self.game.send_game_command("buddha")
-
-    def heal(self) -> None:
-        """Gives all health back, before the next tic."""
-        self.game.send_game_command("give health")
 
     def close(self) -> None:
         """Ends the engine, hung or not, and removes its files. May be called again."""

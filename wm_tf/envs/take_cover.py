@@ -14,7 +14,9 @@ A fireball does not always kill. A hit takes 21 times one to eight of the 100 po
 alike, and V sees nothing of it: of first hits one in two ends the game. `info["end_probability"]`
 is how likely the action was to end it, given the hits but not the dice: what M learns of ends. An
 immortal player, for whom nothing else is different, shows what comes after a death, too: rooms that
-few games live to see, and many hits in each.
+few games live to see, and many hits in each. He begins anew with all health after each death that
+he was spared, which nobody who sees the pictures can know: his second hit is fatal in 0.66 of all
+cases, where that of somebody who has survived the first is in 0.81.
 
 The setting is that of vizdoom's own take_cover.cfg: skill 4 (of 5), with freedoom2.wad.
 
@@ -181,10 +183,8 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         before, lost = self._health, self._engine.damage() - self._damage
         self._damage += lost
         self._health -= lost
-        if self._immortal and lost:
-            self._engine.heal()
-            if self._health <= 0:
-                self._health = HEALTH
+        if self._immortal and self._health <= 0:
+            self._health = HEALTH
         return _fatal(before, lost)
 
     def _running_engine(self) -> DoomEngine:

@@ -9,8 +9,9 @@ matrix products:
     logits, mean, log_std, reward, done_logit = h_{t+1} V + d
 
 From h_{t+1} it predicts z_{t+1} (a mixture of K Gaussians for each latent dimension), the reward
-r_t of the action a_t, and whether the episode terminated with a_t (Ha & Schmidhuber 2018,
-appendix A.2; the forget gate's bias of 1 is Jozefowicz et al. 2015).
+r_t of the action a_t, and whether the episode terminated with a_t, or how likely it was to, where
+that is known (Ha & Schmidhuber 2018, appendix A.2; the forget gate's bias of 1 is Jozefowicz et al.
+2015).
 """
 
 from __future__ import annotations
@@ -48,15 +49,16 @@ class Memory(keras.Model):
     `fit` takes pairs (inputs, targets) of dictionaries over sequences of T steps:
 
     * inputs: ``latent`` [B, T, Z], ``action`` [B, T, A]
-    * targets: ``next_latent`` [B, T, Z], ``reward`` [B, T], ``done`` [B, T], ``mask`` [B, T] (1
-      where there is a step) and ``latent_mask`` [B, T] (1 where its next latent is known); float32.
+    * targets: ``next_latent`` [B, T, Z], ``reward`` [B, T], ``done`` [B, T] (0 to 1), ``mask`` [B,
+      T] (1 where there is a step) and ``latent_mask`` [B, T] (1 where its next latent is known);
+      float32.
 
     Args:
       latent_size, action_size, hidden_size, mixtures: Z, A, H, K.
       dropout: share of the LSTM's outputs hidden from the heads in training, one mask for each
         sequence.
       reward_weight, done_weight: of the heads' losses beside the mixture's.
-      done_positive_weight: of the steps that end an episode, within the end head's loss.
+      done_positive_weight: of the ends within the end head's loss, by their probabilities.
       seed: of the dropout masks.
     """
 

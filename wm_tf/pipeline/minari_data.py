@@ -165,6 +165,10 @@ def _episode(
         "observations": (frames, "uint8", (len(content) + 1, FRAME_SIZE, FRAME_SIZE, 3)),
         "actions": (actions, "float", (len(content), task.action_size)),
     }
+    ends = (content.infos or {}).get("end_probability")
+    if ends is not None:  # the reset's and each step's
+        ends = np.asarray(ends)
+        expected["end_probability"] = (ends, "float", (len(content) + 1,))
     for name, (array, kind, shape) in expected.items():
         if array.shape != shape or not array.dtype.name.startswith(kind):
             wanted, got = f"{kind} {list(shape)}", f"{array.dtype} {list(array.shape)}"
@@ -172,16 +176,19 @@ def _episode(
     if len(content) == 0:
         raise UserError(f"{data}: episode {index}: expected at least one step, got none")
     low, high = action_range(task)
-    ranges = {"actions": (actions, low, high), "rewards": (content.rewards, -np.inf, np.inf)}
-    for name, (array, least, most) in ranges.items():
+    numbers = {
+        "actions": (actions, low, high, f"{low.tolist()} to {high.tolist()}"),
+        "rewards": (content.rewards, -np.inf, np.inf, "finite numbers"),
+    }
+    if ends is not None:
+        numbers["end_probability"] = (ends, 0.0, 1.0, "0 to 1")
+    for name, (array, least, most, wanted) in numbers.items():
         wrong = ~(np.isfinite(array) & (array >= least) & (array <= most))
         if wrong.any():
             place, got = np.argwhere(wrong)[0].tolist(), array[wrong][0]
-            wanted = "finite numbers" if name == "rewards" else f"{low.tolist()} to {high.tolist()}"
             raise UserError(
                 f"{data}: episode {index}: {name}: expected {wanted}, got {got:g} at {place}"
             )
-    ends = (content.infos or {}).get("end_probability")
     return Episode(
         frames=frames,
         actions=actions.astype(np.float32),
@@ -191,7 +198,7 @@ def _episode(
         last_frame_repeated=bool(facts.get("last_frame_repeated", False)),
         seed=int(facts.get("seed", -1)),
         policy=str(facts.get("policy", "imported")),
-        end_probability=None if ends is None else np.asarray(ends)[1:].astype(np.float32),
+        end_probability=None if ends is None else ends[1:].astype(np.float32),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from wm_tf.config import TASKS
+from wm_tf.config import TASKS, CollectConfig, completed
 from wm_tf.serving import contract
 from wm_tf.serving.manifest import LATER, EndRule
 
@@ -156,13 +156,15 @@ def _data(manifest: Mapping[str, Any]) -> str:
         if "collect" not in name:
             continue
         amount = _amount(stage)
-        rest = {key: value for key, value in stage.items() if key not in ("amount", "goal")}
+        inputs = completed(stage, like=vars(CollectConfig()))
+        rest = {key: value for key, value in inputs.items() if key not in ("amount", "goal")}
         games = repr([name.rsplit(LATER, 1)[-1], sorted(rest.items())])
         if amount > most.get(games, 0):
             most[games] = amount
             steps = played.get(name, {}).get("steps")
             lines.append(
-                f"- {amount} episodes by {_PLAYERS[stage['policy']]}"
+                f"- {amount} episodes by {_PLAYERS[inputs['policy']]}"
+                + (", who went on after each death" if inputs["immortal"] else "")
                 + (f", {steps:,} steps" if steps is not None else "")
             )
     if not lines:
