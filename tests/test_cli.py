@@ -294,6 +294,9 @@ def test_flags_of_dreams_are_refused_in_the_real_environment(
             ("--search", "actuators"),
             "--search actuators: all of a study begin with zeros",
         ),
+        ("collect", ("--noise", "0.5"), "--noise 0.5: expected only with --policy controller"),
+        ("collect", ("--quiet-fraction", "0.1"), "--quiet-fraction 0.1: expected only with --pol"),
+        ("train-memory", ("--random-share", "0.5"), "--random-share 0.5: expected only after rou"),
         ("ablate", ("--hidden", "9"), "--hidden 9: that is what the ablation compares"),
         ("ablate", ("--sees", "latent"), "--sees latent: that is what the ablation compares"),
         (

@@ -306,7 +306,7 @@ def test_what_a_worker_started_goes_with_it(tmp_path):
         os.kill(os.getpgid(engine), signal.SIGKILL)  # the worker leads the group
         with pytest.raises(OSError, match="SIGKILL"):
             future.result()
-        assert engine_gone(engine)
+        assert wait_until(lambda: engine_gone(engine), 5)
 
         (tmp_path / "engine").unlink()
         future = executor.submit(wait_for_engine, tmp_path)
@@ -314,7 +314,7 @@ def test_what_a_worker_started_goes_with_it(tmp_path):
         os.kill(engine, signal.SIGSTOP)
         with pytest.raises(TimeoutError, match="no result within 3 s"):
             future.result()
-        assert engine_gone(engine)
+        assert wait_until(lambda: engine_gone(engine), 5)
 
 
 SCRIPT = """

@@ -139,6 +139,10 @@ class Collect(_Playing, _Stage):
     def __call__(self) -> None:
         from wm_tf.pipeline.gathering import collect_round
 
+        if self.hyper.policy == "random":
+            defaults = preset(self.task, self.preset).round(self.round).collect
+            why = "expected only with --policy controller"
+            _refuse(self.hyper, ["noise", "quiet_fraction"], defaults, why)
         with self.players() as executor, self.open().alone() as run:
             _show(collect_round(run, executor, self.round, self.hyper))
 
@@ -191,6 +195,10 @@ class TrainMemory(_Fitting):
 
         if self.hyper.epochs == 0:
             raise UserError("--epochs: expected at least 1, got 0")
+        if self.round == 0:
+            defaults = preset(self.task, self.preset).round(0).memory
+            why = "expected only after round 0, whose episodes it is of"
+            _refuse(self.hyper, ["random_share"], defaults, why)
         with self.open().alone() as run:
             _show(memory_round(run, self.round, self.hyper, self.devices))
             export_round(run, self.round, parameters_as_of(run, self.round))

@@ -176,7 +176,8 @@ class VisionConfig:
     batch_size: int = 100
     learning_rate: float = 1e-4
     decay: float = 1.0
-    """The learning rate falls to this share of it from a training's first epoch to its last."""
+    """The learning rate falls to this share of it from a training's first epoch to its last. A
+    training that is asked for more epochs when it is done goes on at the rates of so many."""
     kl_tolerance: float = 0.5
     """A frame's KL divergence is not pushed below this value times the latent size."""
     emphasis: float = 0.0
@@ -204,7 +205,8 @@ class MemoryConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     decay: float = 1.0
-    """The learning rate falls to this share of it from a training's first epoch to its last."""
+    """The learning rate falls to this share of it from a training's first epoch to its last. A
+    training that is asked for more epochs when it is done goes on at the rates of so many."""
     gradient_clip: float = 1.0
     """Gradients are clipped to this norm."""
     dropout: float = 0.05

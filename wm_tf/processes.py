@@ -83,7 +83,9 @@ class Worker:
             reply = self._schedule(function_and_arguments).result(patience)
         except TimeoutError:
             self._replace()
-            raise TimeoutError(f"no result within {self._timeout:g} s") from None
+            raise TimeoutError(
+                f"no result within {self._timeout:g} s (--timeout allows more)"
+            ) from None
         except Exception as failure:  # of the process: those of the function are in the reply
             self._replace()
             raise _expired(failure) from None

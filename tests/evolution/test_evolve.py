@@ -85,6 +85,15 @@ def test_it_improves_and_keeps_the_best_mean(
     assert [line["step"] for line in logged if "selection" in line] == [0, 5, 10, 12]
 
 
+def test_an_evolution_that_is_drawn_otherwise_here_is_not_gone_on_with(tmp_path: Path) -> None:
+    run(tmp_path, dataclasses.replace(CONFIG, generations=3))
+    path = tmp_path / "controller.npz"
+    arrays, metadata = storage.read_npz(path)
+    storage.write_npz(path, {**arrays, "mean": arrays["mean"] + 1e-3}, metadata)
+    with pytest.raises(DamagedFile, match="does not draw the candidates that it tells of"):
+        run(tmp_path)
+
+
 def test_the_best_mean_is_kept_even_if_later_ones_are_worse(tmp_path: Path) -> None:
     scores = iter([1.0, 9.0, 2.0, 3.0])
     seen: list[np.ndarray] = []

@@ -71,6 +71,20 @@ def test_what_has_no_episodes_is_published_without_a_contact_sheet(
     assert verify(folder.parent, "car_racing")["files"] == []
 
 
+def test_an_export_takes_the_place_of_nothing_but_an_export(run: Run, tmp_path: Path) -> None:
+    notes = tmp_path / "runs" / "car_racing" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("all that there is")
+    with pytest.raises(UserError, match="runs/car_racing holds something else than exported mode"):
+        publish(run, notes.parents[1])
+    assert notes.read_text() == "all that there is"
+    notes.unlink()
+    for _ in range(2):
+        assert (publish(run, notes.parents[1]) / "manifest.json").exists()
+    with run.alone(), pytest.raises(UserError, match="expected another folder than the run's own"):
+        publish(run, run.folder)
+
+
 def test_dreams_have_the_temperature_in_which_their_controller_was_evolved(run: Run) -> None:
     assert exported_temperature(run, 0) == 1.0  # as published
     run.stage("controller", 1, {"temperature": 1.7}, lambda: ([], {}), goal=1)
@@ -113,7 +127,7 @@ def train(run: Run, round_index: int) -> dict[str, Any]:
         return [path], {"trained": True}
 
     inputs = {"data": "other", "done_positive_weight": 10.0}
-    return run.stage("memory", round_index, inputs, work, goal=20, partial=[path])
+    return run.stage("memory", round_index, inputs, work, goal=20, partial=lambda: [path])
 
 
 def test_the_first_round_is_not_trained_again(run: Run) -> None:

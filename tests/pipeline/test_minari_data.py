@@ -207,6 +207,7 @@ def test_end_probabilities_of_another_shape_are_refused(tmp_path: Path, ends: An
     ("arguments", "message"),
     [
         (("export-data", "car_racing", "--run", "none"), "none: holds no episodes"),
+        (("export-data", "car_racing", "--run", "x" * 300), "xxx: holds no episodes"),
         (("export-data", "take_cover", "--run", "run"), "expected 'take_cover', got 'car_racing'"),
         (("export-data", "car_racing", "--run", "run", "--out", "here"), "got 'here'"),
         (("export-data", "car_racing", "--run", "run", "--out", "run"), "run: exists already"),

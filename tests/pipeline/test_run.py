@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def work(run: Run) -> Work:
 
 
 def stage(run: Run, work: Work, *, inputs: object = 1, goal: int = 1) -> dict[str, Any]:
-    return run.stage("train", 0, {"inputs": inputs}, work, goal=goal, partial=[work.path])
+    return run.stage("train", 0, {"inputs": inputs}, work, goal=goal, partial=lambda: [work.path])
 
 
 def test_a_finished_stage_is_skipped_and_remembered(run: Run, work: Work) -> None:
@@ -97,13 +98,15 @@ def test_work_that_is_refused_leaves_everything_as_it_was(run: Run, work: Work) 
         raise UserError("--devices: expected 1")
 
     with pytest.raises(UserError, match="--devices"):
-        run.stage("train", 0, {"inputs": 1}, refuse, goal=1, partial=[work.path])
+        run.stage("train", 0, {"inputs": 1}, refuse, goal=1, partial=lambda: [work.path])
     assert [path for path in run.folder.rglob("*") if path.is_file()] == []  # not even begun
     stage(run, work)
     files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     for inputs, goal in ((2, 1), (1, 5)):
         with pytest.raises(UserError, match="--devices"):
-            run.stage("train", 0, {"inputs": inputs}, refuse, goal=goal, partial=[work.path])
+            run.stage(
+                "train", 0, {"inputs": inputs}, refuse, goal=goal, partial=lambda: [work.path]
+            )
         assert files == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
     assert stage(run, work)["count"] == 1
 
@@ -117,7 +120,7 @@ def test_work_that_came_on_before_it_was_refused_is_gone_on_with(run: Run) -> No
             work()
         raise DamagedFile("latents/00/episode-000007.npz: damaged")
 
-    arguments = {"goal": 2, "partial": [work.path]}
+    arguments = {"goal": 2, "partial": lambda: [work.path]}
     for inputs in (1, 2):
         with pytest.raises(DamagedFile):
             run.stage("train", 0, {"inputs": inputs}, refuse, **arguments)
@@ -127,11 +130,53 @@ def test_work_that_came_on_before_it_was_refused_is_gone_on_with(run: Run) -> No
     assert work.went_on == [False, False, True]
 
 
+def test_files_of_work_that_was_refused_belong_to_the_inputs_that_they_were_made_with(
+    run: Run,
+) -> None:
+    """Files without a record are imported ones, so the record must stay with what was played."""
+    folder = run.folder / "rollouts"
+
+    def played() -> list[Path]:
+        return [] if run.record("collect", 0) is None else sorted(folder.glob("*.npz"))
+
+    def refuse() -> tuple[list[Path], dict[str, Any]]:
+        storage.write_npz(folder / "first.npz", {"seed": np.array(4)})
+        raise DamagedFile("rollouts/second.npz: damaged")
+
+    def play() -> tuple[list[Path], dict[str, Any]]:
+        assert not played()
+        return [], {}
+
+    with pytest.raises(DamagedFile):
+        run.stage("collect", 0, {"seed": 4}, refuse, goal=2, partial=played)
+    assert [path.name for path in played()] == ["first.npz"]
+    run.stage("collect", 0, {"seed": 5}, play, goal=2, partial=played)
+
+
+def test_what_others_have_in_a_folder_that_is_no_run_is_left_there(tmp_path: Path) -> None:
+    draft = tmp_path / "home" / ".draft.tmp"
+    draft.parent.mkdir()
+    draft.touch()
+    os.utime(draft, (0, 0))
+    run = Run(draft.parent, preset("car_racing", "smoke"))
+    with run.alone():
+        assert draft.exists()
+        run.begin()
+    with run.alone():
+        assert not draft.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "run"
     run = Run(folder, preset("car_racing", "smoke"))
     with pytest.raises(RunFailed, match=f"cannot write {folder}: Not a directory"), run.alone():
+        pass
+
+
+def test_a_name_that_no_folder_can_have_is_told_of(tmp_path: Path) -> None:
+    run = Run(tmp_path / ("x" * 300), preset("car_racing", "smoke"))
+    with pytest.raises(RunFailed, match="xxx: File name too long"), run.alone():
         pass
 
 
@@ -209,7 +254,7 @@ def test_a_finished_stage_that_goes_on_is_not_done_until_it_is(run: Run, work: W
         found.append(run.stage_record("train", 0))
         return work()
 
-    run.stage("train", 0, {"inputs": 1}, look, goal=2, partial=[work.path])
+    run.stage("train", 0, {"inputs": 1}, look, goal=2, partial=lambda: [work.path])
     assert found == [None]
     assert run.stage_record("train", 0) is not None
 
@@ -339,7 +384,7 @@ def test_episodes_are_those_of_all_rounds_so_far(run: Run) -> None:
 
 
 def test_an_older_record_does_not_name_what_was_added_since(run: Run, work: Work) -> None:
-    arguments = {"goal": 1, "partial": [work.path]}
+    arguments = {"goal": 1, "partial": lambda: [work.path]}
     run.stage("train", 0, {"epochs": 3}, work, **arguments)
     run.stage("train", 0, {"epochs": 3, "decay": 1.0}, work, **arguments)
     assert len(work.went_on) == 1
@@ -352,7 +397,7 @@ def test_seconds_of_killed_tries_count_where_the_work_counts_them(run: Run, work
         files, result = work()
         return files, {**result, "seconds": 1234.5}
 
-    result = run.stage("train", 0, {}, counted, goal=1, partial=[work.path])
+    result = run.stage("train", 0, {}, counted, goal=1, partial=lambda: [work.path])
     assert result == {"count": 1, "seconds": 1234.5}
     record = run.stage_record("train", 0)
     assert record is not None and record["seconds"] == 1234.5

@@ -22,6 +22,7 @@ from wm_tf.data.episodes import (
 )
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.pipeline import stages
+from wm_tf.pipeline.dataset import held_out_part, training_part
 from wm_tf.pipeline.gathering import collect_round
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import memory_round
@@ -144,9 +145,21 @@ def test_a_share_of_random_play_is_not_of_what_a_person_drove(
     ):
         monkeypatch.setattr(stages, name, substitute)
     memory_round(run, 1, MemoryConfig(random_share=0.5))
-    # Held out is the first; imported are the first two.
+    # Held out are each round's first and the first driven one; imported are the first two.
     assert seen["random"] == latents[2:4]
-    assert seen["later"] == [latents[1], *latents[4:]]
+    assert seen["later"] == [latents[1], latents[5], latents[7]]
+
+
+def test_held_out_episodes_are_held_out_whatever_else_there_is(tmp_path: Path) -> None:
+    rounds = [[episode_path(tmp_path / name, index) for index in range(50)] for name in ("0", "1")]
+    before = set(held_out_part(rounds[0] + rounds[1]))
+    assert len(before) == 6
+    driven = [episode_path(tmp_path / "0", FIRST_DRIVEN + index) for index in range(3)]
+    after = [*rounds[0], *driven, *rounds[1][:7], *rounds[1][8:]]
+    assert before <= set(held_out_part(after))
+    assert not before & set(training_part(after))
+    others = [tmp_path / "0" / "episode-mine.npz", *rounds[0][1:3]]
+    assert (held_out_part(others), training_part(others)) == (others[:1], others[1:])
 
 
 def test_a_damaged_vision_is_not_another_one_for_the_memory(run: Run) -> None:

@@ -61,6 +61,8 @@ def test_inputs_of_another_shape_or_type_are_refused(models: Models) -> None:
         models.decode(np.zeros((1, 64), np.float32))
     with pytest.raises(ValueError, match="frame: expected uint8, got float64"):
         models.encode(np.zeros((1, 64, 64, 3)))
+    with pytest.raises(ValueError, match="frame: expected uint8, got 300"):
+        models.encode(np.full((1, 64, 64, 3), 300, np.uint16))
     with pytest.raises(ValueError, match=r"h: expected 2 rows as in latent, got 1"):
         models.act(**{**state(2), "h": state(1)["h"]})
     with pytest.raises(ValueError, match=r"missing: .*action"):

@@ -219,4 +219,9 @@ def _load(path: Path, learner: Learner, task: Task, facts: Mapping[str, Any]) ->
         for generation, score, error in arrays.pop("selections")
     ]
     learner.restore(arrays, metadata["strategy"])
+    if not np.allclose(learner.mean, arrays["mean"], rtol=1e-5, atol=1e-7):
+        raise DamagedFile(
+            f"{path}: what is installed here does not draw the candidates that it tells of; go on "
+            "with the packages and the kind of processor that it was begun with, or remove it"
+        )
     return Trained(arrays["best"], selections, metadata["seconds"])

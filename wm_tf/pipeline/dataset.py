@@ -9,17 +9,26 @@ from wm_tf.pipeline.checkpoints import load_vision
 from wm_tf.pipeline.run import Run
 
 HELD_OUT = 20
-"""One episode in so many is kept for measuring and never trained on."""
+"""One episode in so many is kept for measuring and never trained on: those whose number in their
+round is divisible by it, so that it stays the same one whatever else comes to be there."""
 
 
 def training_part(episodes: Sequence[Path]) -> list[Path]:
     """The episodes to train on."""
-    return [path for index, path in enumerate(episodes) if index % HELD_OUT]
+    held_out = set(held_out_part(episodes))
+    return [path for path in episodes if path not in held_out]
 
 
 def held_out_part(episodes: Sequence[Path]) -> list[Path]:
-    """The episodes to measure on; disjoint from `training_part`."""
-    return [path for index, path in enumerate(episodes) if index % HELD_OUT == 0]
+    """The episodes to measure on, one at least; disjoint from `training_part`."""
+    divisible = [path for path in episodes if _number(path) % HELD_OUT == 0]
+    return divisible or list(episodes[:1])
+
+
+def _number(path: Path) -> int:
+    """Of an episode's file in its folder; -1 of one that somebody has named otherwise."""
+    tail = path.stem.rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else -1
 
 
 def encode_rounds(run: Run, round_index: int) -> list[Path]:

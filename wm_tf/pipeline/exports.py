@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,7 +63,11 @@ def publish(run: Run, out: Path) -> Path:
 
     Returns:
       The task's folder in `out`.
+
+    Raises:
+      UserError: what is in its place is no exported models, or `out` is the run's own folder.
     """
+    _check_place(run, out)
     made = controllers(run)
     best = max(made, key=lambda found: found.selection) if made else None
     round_index = run.rounds() - 1 if best is None else best.round_index
@@ -79,6 +84,16 @@ def publish(run: Run, out: Path) -> Path:
         assets[pictures.SWEEP] = sweep.read_bytes()
     controller = None if best is None else best.parameters
     return _export(run, out, round_index, controller, assets)
+
+
+def _check_place(run: Run, out: Path) -> None:
+    """Raises UserError where an export would take the place of something else, or await itself."""
+    place = out / run.config.task.name
+    if out.resolve() == run.folder.resolve():
+        raise UserError(f"--out {out}: expected another folder than the run's own")
+    with contextlib.suppress(OSError):  # it will be told that it cannot be written
+        if place.exists() and not (place / manifest.FILE_NAME).exists() and any(place.iterdir()):
+            raise UserError(f"--out {out}: {place} holds something else than exported models")
 
 
 def draw_contact_sheet(run: Run, round_index: int) -> bytes:

@@ -72,7 +72,7 @@ def collect_round(run: Run, executor: Executor, round_index: int, config: Collec
         inputs,
         work,
         goal=config.episodes,
-        partial=_collected(run, round_index),
+        partial=lambda: _collected(run, round_index),
     )
 
 

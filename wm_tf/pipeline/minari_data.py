@@ -13,6 +13,7 @@ environment variable MINARI_DATASETS_PATH names.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,12 @@ def export_data(run: Path, task: Task, out: Path, skip_corrupt: bool = False) ->
     Raises:
       UserError: no episodes, another task's, or an `out` that exists or has no such name.
     """
-    paths = sorted((run / "rollouts").glob("[0-9]*/episode-*.npz"))
+    rollouts = run / "rollouts"
+    there = os.path.isdir(rollouts)  # where a glob may not look it raises OSError
+    paths = sorted(rollouts.glob("[0-9]*/episode-*.npz")) if there else []
     if not paths:
         raise UserError(f"{run}: holds no episodes (expected rollouts/00/episode-000000.npz)")
-    if out.exists():
+    if os.path.exists(out):
         raise UserError(f"{out}: exists already")
     _check_name(out.name)
     paths = intact_episodes(paths, task, skip_corrupt)
@@ -205,7 +208,7 @@ def _episode(
 def _check_files(data: Path, task: Task) -> None:
     """Raises DamagedFile; somebody else's data set has no checksums to be compared."""
     path = data / manifest.FILE_NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return
     content = read_json(path)
     for key, expected in (("format_version", FORMAT_VERSION), ("task", task.name)):

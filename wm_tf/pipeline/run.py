@@ -91,7 +91,7 @@ class Run:
             yield self
             return
         with contextlib.ExitStack() as stack:
-            new = [folder for folder in (place, *place.parents) if not folder.exists()]
+            new = [folder for folder in (place, *place.parents) if not os.path.exists(folder)]
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(storage.only_writer(self.folder, wait=False))
@@ -101,7 +101,8 @@ class Run:
                 raise RunFailed(f"cannot write {self.folder}: {error.strerror}") from error
             _AT_WORK.add(place)
             try:
-                storage.remove_leftovers(self.folder)
+                if os.path.exists(self.folder / _CONFIG):  # else it may be anybody's
+                    storage.remove_leftovers(self.folder)
                 yield self
             finally:
                 _AT_WORK.remove(place)
@@ -198,7 +199,7 @@ class Run:
         work: Callable[[], tuple[Sequence[Path], Values]],
         *,
         goal: int,
-        partial: Sequence[Path] = (),
+        partial: Callable[[], Sequence[Path]] = tuple,
     ) -> Values:
         """Runs a stage unless it is done; see the module's docstring.
 
@@ -210,8 +211,8 @@ class Run:
             them, by its own count, also holds tries that were killed.
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
             whose goal was smaller goes on from where it is.
-          partial: files that an interrupted stage leaves to go on from; removed if they are of
-            other inputs, unless `work` then raises UserError before it has written one.
+          partial: lists the files that an interrupted stage leaves to go on from; removed if they
+            are of other inputs, unless `work` then raises UserError before it has written one.
 
         Returns:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
@@ -229,7 +230,7 @@ class Run:
             before = record = self.record(name, round_index)
             aside: dict[Path, Path] = {}
             if record is None or completed(record["inputs"], inputs) != dict(inputs):
-                aside = {file: storage.beside(file, "before") for file in partial}
+                aside = {file: storage.beside(file, "before") for file in partial()}
                 begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
                 record = {**self._kind, **begun}
             if not (record["done"] and record["goal"] >= goal and self._intact(record["files"])):
@@ -238,11 +239,11 @@ class Run:
                 record = {**record, "done": False}  # until it is, whatever ends this process
                 path = self._record_path(name, round_index)
                 storage.write_json(path, record)
-                held = _identities(partial)
+                held = _identities(partial())
                 try:
                     record = self._work(path, record, work, goal)
                 except UserError:
-                    if _identities(partial) == held:
+                    if _identities(partial()) == held:
                         _rename({there: file for file, there in aside.items()})
                         if before is None:
                             path.unlink()
@@ -366,10 +367,10 @@ def begun_with(folder: Path) -> Values:
     return storage.read_json(path) if os.path.exists(path) else {}
 
 
-def _identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """What tells a file from one that replaced it; None where there is none."""
-    found = [file.stat() if file.exists() else None for file in files]
-    return [None if held is None else (held.st_ino, held.st_mtime_ns) for held in found]
+def _identities(files: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """What tells a file from one that replaced it, for those that are there."""
+    found = {file: file.stat() for file in files if file.exists()}
+    return {file: (held.st_ino, held.st_mtime_ns) for file, held in found.items()}
 
 
 def _rename(files: Mapping[Path, Path]) -> None:

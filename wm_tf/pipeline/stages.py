@@ -172,7 +172,9 @@ def controller_round(
             storage.write_bytes(run.logs(name, round_index) / "training.png", curve)
         return [path], {"selection": trained.best_score, "seconds": trained.seconds}
 
-    return run.stage(name, round_index, inputs, work, goal=config.generations, partial=[path])
+    return run.stage(
+        name, round_index, inputs, work, goal=config.generations, partial=lambda: [path]
+    )
 
 
 def _seen(run: Run, config: ControllerConfig, seed: int) -> np.ndarray | None:
@@ -257,7 +259,7 @@ def _training_stage(
         inputs,
         work,
         goal=config.epochs,
-        partial=[path],
+        partial=lambda: [path],
     )
 
 

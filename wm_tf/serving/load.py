@@ -270,7 +270,7 @@ def _checked(name: str, value: Any, dtype: np.dtype, shape: tuple[int | None, ..
         given = array
         with np.errstate(over="ignore"):
             array = given.astype(dtype)
-        lost = array != given if dtype.kind == "i" else np.isinf(array) & np.isfinite(given)
+        lost = array != given if dtype.kind in "iu" else np.isinf(array) & np.isfinite(given)
         if lost.any():
             raise ValueError(f"{name}: expected {dtype}, got {given[lost][0]}")
     return array
