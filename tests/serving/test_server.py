@@ -244,12 +244,41 @@ def test_tensors_in_binary_that_cannot_be_read_are_refused(server: str, header: 
         "content-type": "application/octet-stream",
         "inference-header-content-length": str(len(text)) if header is None else header,
     }
+    assert refused(server, text + bytes(100), headers) == 400
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [-1, 32]},
+        {"shape": ["a"], "parameters": {}, "data": [0.0] * 32},
+        {"name": ["z"]},
+        {"datatype": "BYTES", "shape": [32]},
+    ],
+    ids=str,
+)
+def test_binary_tensors_of_a_wrong_description_are_refused(
+    server: str, changes: dict[str, Any]
+) -> None:
+    tensor = {"name": "latent", "shape": [1, 32], "datatype": "FP32"}
+    described = {**tensor, "parameters": {"binary_data_size": 128}, **changes}
+    text = json.dumps({"inputs": [described]}).encode()
+    headers = {
+        "content-type": "application/octet-stream",
+        "inference-header-content-length": str(len(text)),
+    }
+    binary = b"" if "data" in changes else b"\x01" + bytes(127)
+    assert refused(server, text + binary, headers) == 400
+
+
+def refused(server: str, body: bytes, headers: dict[str, str]) -> int:
+    """The status of a request that ends in an error."""
     path = f"{server}/v2/models/car_racing_vision_decode/infer"
-    request = urllib.request.Request(path, text + bytes(100), headers)
+    request = urllib.request.Request(path, body, headers)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=30)
     with caught.value as answer:
-        assert answer.status == 400, answer.read()
+        return answer.status
 
 
 def test_no_request_takes_a_model_away(server: str) -> None:

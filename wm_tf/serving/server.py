@@ -18,6 +18,7 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from typing import Any
 import kserve
 import numpy as np
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
-from kserve.errors import InvalidInput, ModelNotFound
+from kserve.errors import InferenceError, InvalidInput, ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer
@@ -42,6 +43,11 @@ from wm_tf.serving.verify import tasks_in
 
 _DATATYPES = {"float32": "FP32", "int32": "INT32", "uint8": "UINT8"}
 """V2's names of the contract's types."""
+
+_UNREADABLE = (
+    ValueError, TypeError, AttributeError, LookupError, InferenceError, struct.error
+)  # fmt: skip
+"""What tensors in binary raise that are not what their description says."""
 
 Outputs = dict[str, np.ndarray]
 
@@ -156,25 +162,30 @@ class ServedModel(kserve.Model):
 
     def _infer(self, request: kserve.InferRequest) -> kserve.InferResponse:
         """V2: tensors with their shapes and types."""
-        function = self._default
+        try:  # nobody has looked at the types in a request with tensors in binary
+            values = self._tensors(request)
+            wanted = {
+                "use_binary_outputs": request.use_binary_outputs,
+                "requested_outputs": request.request_outputs,
+            }
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"request: cannot be read ({error})") from error
+        outputs = [
+            kserve.InferOutput(name, list(array.shape), _DATATYPES[array.dtype.name], array)
+            for name, array in self._default(values).items()
+        ]
+        return kserve.InferResponse(request.id or uuid.uuid4().hex, self.name, outputs, **wanted)
+
+    def _tensors(self, request: kserve.InferRequest) -> dict[str, np.ndarray]:
+        """A V2 request's tensors by their names."""
         values = {}
         for tensor in request.inputs:
-            kind = function.signature.inputs.get(tensor.name)
+            kind = self._default.signature.inputs.get(tensor.name)
             if kind is not None and tensor.datatype != _DATATYPES[kind.dtype]:
                 wanted = _DATATYPES[kind.dtype]
                 raise ValueError(f"{tensor.name}: expected {wanted}, got {tensor.datatype}")
             values[tensor.name] = np.reshape(_numbers(tensor.name, tensor.data), tensor.shape)
-        outputs = [
-            kserve.InferOutput(name, list(array.shape), _DATATYPES[array.dtype.name], array)
-            for name, array in function(values).items()
-        ]
-        return kserve.InferResponse(
-            request.id or uuid.uuid4().hex,
-            self.name,
-            outputs,
-            use_binary_outputs=request.use_binary_outputs,
-            requested_outputs=request.request_outputs,
-        )
+        return values
 
 
 class _Registry(kserve.ModelRepository):
@@ -192,7 +203,7 @@ class _Requests(DataPlane):
     ) -> kserve.InferRequest:
         try:
             return super().decode_inference_request(body, headers, model_name)
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
+        except _UNREADABLE as error:
             raise InvalidInput(f"request: cannot be read ({error})") from error
 
 
