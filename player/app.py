@@ -78,6 +78,7 @@ class App:
         export: makes films of a task's finished recording, without being waited for.
         """
         self.show = Show()
+        self._strayed = False  # what was said of the session
         self.devices = Devices(bindings)
         self.session: Session | None = None
         self.steps = 0  # dream steps made, over all dreams
@@ -248,9 +249,10 @@ class App:
         self._keep(lambda: self._keeper.finish(session))
         self.devices.release_all()
         self._mouse.release()
-        session.paused = False
+        session.paused, session.speed = False, 1.0
         if session.forked:
             session.do(Command.FORK)  # which ends it: the title's dream goes on
+        session.dream_alone()
         self.foyer.follow(session)
         self.titled = True
 
@@ -259,10 +261,11 @@ class App:
     def _dream_turn(self, session: Session, hands: Hands | None = None) -> None:
         self._keep(lambda: self._keeper.follow(session))
         self.show.recording = self._keeper.recording
-        began, strayed = time.perf_counter(), session.strayed
+        began = time.perf_counter()
         moved = self._tick(session, hands)
-        if session.strayed and not strayed:
+        if session.strayed and not self._strayed:  # by a key's step, perhaps
             self.say(STRAYED)
+        self._strayed = session.strayed
         frame = session.frame()
         self._refresh_numbers(session)
         self._layout = self._screen.draw(window.surface(), session, frame, self.show)
@@ -303,7 +306,7 @@ class App:
             self.running = False
 
     def _refresh_numbers(self, session: Session) -> None:
-        self.show.frames_per_second = self.pacer.rate
+        self.show.frames_per_second = self.pacer.rate or self.show.frames_per_second
         expected = session.world.steps_per_second * min(session.speed, 1.0)
         enough = len(self.pacer.ticks) == self.pacer.ticks.maxlen
         self.show.slow = self.pacer.real_time and enough and self.pacer.rate < 0.9 * expected

@@ -43,6 +43,9 @@ class Keeper:
         self.task = task
         self._export = export
         self._recorder = Recorder()
+        self._episode: tuple[Path, int, Moment] | None = None
+        """The last one's file, how many moments it holds and which is its last: another recording
+        that goes on from there takes its place, so that nothing is trained on twice."""
 
     @property
     def recording(self) -> bool:
@@ -51,7 +54,7 @@ class Keeper:
     def toggle(self, session: Session) -> str:
         """Begins to record or ends it; returns what to say."""
         if self.recording:
-            return self.finish(session)
+            return self.finish(session) or "nothing was recorded"
         self._recorder.begin(session.history)
         return ""
 
@@ -67,15 +70,18 @@ class Keeper:
         """Writes what was recorded, if anything was."""
         recorded, everything = self._recorder.finish()
         kept: list[Path] = []
+        films: list[Path] = []
         moments = recording.repeatable(recorded)
         if len(moments) > 1:
             path = self._new_file("jsonl")
             recording.write(path, recording.of(moments, self.task, session.world.digest))
-            if self._export is not None:
-                self._export(self.task, path)
+            films.append(path)
             kept.append(path)
         if any(moment.real is not None for moment in recorded):  # the larger one is written last
             kept += self._keep_episode(session, everything)
+        if self._export is not None:
+            for path in films:
+                self._export(self.task, path)
         return f"kept: {', '.join(str(path) for path in kept)}" if kept else ""
 
     def screenshot(self, surface: pygame.Surface) -> str:
@@ -93,10 +99,13 @@ class Keeper:
         episode = episode_of([r for r, _ in real], [a for _, a in real], policy)
         if episode is None:
             return []
-        folder = FOLDER / f"{self.task}-real"
-        paths = (episodes.episode_path(folder, index) for index in count(FIRST_DRIVEN))
-        path = next(path for path in paths if not path.exists())
+        path, steps, last = self._episode or (None, 1, None)
+        if path is None or len(moments) < steps or moments[steps - 1] is not last:
+            folder = FOLDER / f"{self.task}-real"
+            paths = (episodes.episode_path(folder, index) for index in count(FIRST_DRIVEN))
+            path = next(path for path in paths if not path.exists())
         episodes.write_episode(path, episode, session.world.task)
+        self._episode = path, len(moments), moments[-1]
         return [path]
 
     def _new_file(self, suffix: str) -> Path:

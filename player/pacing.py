@@ -15,6 +15,7 @@ class Pacer:
     def __init__(self, real_time: bool) -> None:
         self.real_time = real_time
         self._due: float | None = None
+        self._period: float | None = None
         self.ticks: deque[float] = deque(maxlen=50)
 
     def wait(self, period: float) -> None:
@@ -23,6 +24,9 @@ class Pacer:
         A tick that comes late is not made up for: the dream slows down and no input is skipped.
         """
         now = time.perf_counter()
+        if period != self._period:
+            self.ticks.clear()
+            self._period = period
         if self.real_time and self._due is not None:
             remaining = self._due + period - now
             if remaining > 0:
@@ -36,7 +40,7 @@ class Pacer:
 
     @property
     def rate(self) -> float:
-        """Ticks per second, over the last 50."""
+        """Ticks per second, over the last 50 of the same period."""
         if len(self.ticks) < 2:
             return 0.0
         return (len(self.ticks) - 1) / (self.ticks[-1] - self.ticks[0])

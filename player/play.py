@@ -189,12 +189,17 @@ def export_command(options: Options, task: str, path: Path) -> list[str]:
 def _export(options: Options, task: str, path: Path, say: Callable[[str], None]) -> None:
     """Makes the films in a process of its own: the window never waits, but says what became."""
     quiet = subprocess.DEVNULL
-    films = subprocess.Popen(
-        export_command(options, task, path),
-        stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
-    )  # fmt: skip
-    if hasattr(os, "setpriority"):  # the window comes first
-        os.setpriority(os.PRIO_PROCESS, films.pid, 15)
+    try:
+        films = subprocess.Popen(
+            export_command(options, task, path),
+            stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:  # there is no memory for it
+        say(f"no films could be made of {path} ({error.strerror})")
+        return
+    if hasattr(os, "setpriority"):
+        with contextlib.suppress(OSError):  # a player of an even lower one cannot raise it
+            os.setpriority(os.PRIO_PROCESS, films.pid, 15)  # the window comes first
 
     def wait() -> None:
         done = films.wait() == 0  # it has to be waited for, or it stays as a zombie

@@ -163,14 +163,23 @@ class Recorder:
         self._history, self._first = history, history.number
 
     def follows(self, history: History) -> bool:
-        """Whether the recording is of that history, and not of a dream that was left."""
-        return history is self._history
+        """Whether the recording is of that history, and not of a dream that was left.
+
+        Asked in every turn, it notices what is driven anew before the recording's beginning.
+        """
+        if history is not self._history:
+            return False
+        if history.number < self._first and not history.has_future:
+            self._first = max(0, history.number - 1)
+        return True
 
     def finish(self) -> tuple[Sequence[Moment], Sequence[Moment]]:
         """Ends the recording: (the moments recorded, those and all before them in the dream)."""
-        history, self._history = self._history, None
+        history = self._history
         if history is None:
             return [], []
+        self.follows(history)
+        self._history = None
         return history.since(self._first), history.moments
 
 

@@ -91,6 +91,7 @@ class Session:
         self._origin = _Origin(source)
         self._kept: tuple[tuple[Moment, ...], _Origin] | None = None
         self._script = Script(script)
+        self._scripted: Moment | None = None  # the last one that the script has led to
         self._new_future = False
         self._new_seed: int | None = None
         self.strayed = False  # a recording that was driven again ended in another dream
@@ -117,6 +118,11 @@ class Session:
     def scripted(self) -> bool:
         """Whether actions of the script are left."""
         return self._script.next is not None
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the script leads on from the present, or has led to it."""
+        return self.scripted or self.now is self._scripted
 
     @property
     def source(self) -> Source:
@@ -185,6 +191,8 @@ class Session:
         self._new_future = False
         scripted = self.scripted
         self.history.append(self._next_moment(hands))
+        if scripted:
+            self._scripted = self.now
         if scripted and (self.ended or not self.scripted):
             self.strayed = self._script.strays(self.now.state.latent)
         return True
@@ -225,6 +233,12 @@ class Session:
         if source.kind != "real":
             self._beside.view = View.DREAM
         self._begin(_Origin(source, self._origin.place + 1))
+
+    def dream_alone(self) -> None:
+        """Dreams on from here, whatever was looked at."""
+        if self.view is not View.DREAM:
+            self._beside.view = View.DREAM
+            self._diverge()
 
     def close(self) -> None:
         """Ends the real environment, if there is one."""
@@ -306,6 +320,7 @@ class Session:
         """Something new: neither the future that was rewound nor the script's goes on."""
         self._new_future = True
         self._script.drop()
+        self._scripted = None
         if self.forked:
             self._drop_futures()
 

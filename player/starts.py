@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from player.world import NOISE, REAL, Source
 from wm_tf.config import FRAME_SIZE
 from wm_tf.errors import UserError
+
+_LARGEST = 100_000_000  # bytes of a picture's file
 
 
 def source_of(start: str) -> Source:
@@ -36,8 +39,10 @@ def picture_source(path: str) -> Source:
     import cv2
 
     picture = None
-    with contextlib.suppress(OSError, cv2.error):  # it has no pixels, or more than OpenCV takes
-        if Path(path).is_file():
+    with contextlib.suppress(
+        OSError, MemoryError, cv2.error
+    ):  # it has no pixels, or more than OpenCV takes
+        if Path(path).is_file() and os.path.getsize(path) <= _LARGEST:
             picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise UserError(f"{path}: not a picture that can be read")

@@ -271,9 +271,11 @@ def futures_places(layout: Layout, session: Session, show: Show) -> list[pygame.
 
 def who_drives(session: Session) -> str:
     """In words, what the badge says by colour and shape."""
-    if session.driver is Driver.HUMAN:
-        return "you drive"
     by_human = _present_owner(session)
+    if session.driver is Driver.HUMAN and (by_human.all() or not session.replaying):
+        return "you drive"
+    if session.driver is Driver.HUMAN and not by_human.any():
+        return "controller drives"
     if session.driver is Driver.CONTROLLER:
         return "you, while held" if by_human.any() else "controller drives"
     if by_human.all():
@@ -308,5 +310,6 @@ def _lines(session: Session, show: Show) -> list[tuple[str, str, palette.Colour]
     if session.pins:
         lines.append(("latents held", f"{len(session.pins)}", palette.HUMAN))
     if show.slow:
-        lines.append(("slow machine", f"{show.frames_per_second / rate:.0%}", palette.WARNING))
+        wanted = rate * min(session.speed, 1.0)
+        lines.append(("slow machine", f"{show.frames_per_second / wanted:.0%}", palette.WARNING))
     return lines

@@ -85,7 +85,8 @@ class Title:
         )
         foot = (left, page.bottom - 52 * unit)
         if message:
-            self._text.draw(surface, message, 17 * unit, foot, palette.WARNING)
+            size = self._text.fitting(message, 17 * unit, right - left)
+            self._text.draw(surface, message, size, foot, palette.WARNING)
         else:
             self._text.draw(surface, hint, 17 * unit, foot, palette.FAINT)
         return targets

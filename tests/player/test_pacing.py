@@ -51,6 +51,13 @@ def test_a_late_tick_slows_down_and_is_not_made_up_for(clock):
     assert gaps == pytest.approx([0.1, 0.02])
 
 
+def test_the_rate_is_of_ticks_of_one_period(clock):
+    pacer = Pacer(real_time=True)
+    for period in (*[0.2] * 20, *[0.02] * 3):
+        pacer.wait(period)
+    assert pacer.rate == pytest.approx(50)
+
+
 def test_without_real_time_nothing_waits():
     pacer = Pacer(real_time=False)
     began = time.perf_counter()

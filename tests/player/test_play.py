@@ -231,11 +231,14 @@ def huge_picture(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["huge", "long name", "empty", "folder", "unreadable"])
+@pytest.mark.parametrize("kind", ["huge", "film", "long name", "empty", "folder", "unreadable"])
 def test_a_start_that_is_no_picture_is_refused(run, tmp_path, capsys, monkeypatch, kind):
     path = tmp_path / "p.png"
     if kind == "huge":
         huge_picture(path)
+    elif kind == "film":  # larger than the memory
+        with path.open("wb") as file:
+            file.truncate(2**40)
     elif kind == "long name":
         path = tmp_path / ("a" * 300)
     elif kind == "folder":

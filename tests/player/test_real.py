@@ -270,6 +270,38 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     assert not list((tmp_path / "recordings").glob("*.jsonl"))
 
 
+def test_a_recording_that_goes_on_in_an_episode_takes_the_place_of_the_one_before(
+    app, world, tmp_path
+):
+    folder = tmp_path / "recordings" / "car_racing-real"
+    press(app, pygame.K_v, pygame.K_F2, pygame.K_RIGHT)
+    for _ in range(2):
+        for _ in range(5):
+            app.turn()
+        press(app, pygame.K_F2)
+        press(app, pygame.K_F2)
+    (kept,) = folder.iterdir()
+    assert len(read_episode(kept, world.task).actions) == app.session.step - 2  # since F2, F2
+    for _ in range(4):
+        app.session.do(Command.STEP_BACK)
+    app.session.do(Command.PAUSE)
+    press(app, pygame.K_LEFT)  # the same beginning, another end
+    press(app, pygame.K_F2)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_title_screen_dreams_at_its_own_speed_whatever_was_looked_at(app, ring):
+    press(app, pygame.K_v)
+    assert app.session.view is View.REAL
+    press(app, *[pygame.K_MINUS] * 3)
+    press(app, pygame.K_t)
+    assert app.titled
+    began = ring.steps
+    for _ in range(5):
+        app.turn()
+    assert (app.session.view, app.session.speed, ring.steps) == (View.DREAM, 1.0, began)
+
+
 def test_an_episode_that_cannot_be_written_does_not_cost_the_recording(app, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RunFailed("cannot write: No space left on device")

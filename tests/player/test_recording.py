@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ from player.commands import Command
 from player.driving import HANDS_OFF, Driver, Hands
 from player.recording import Recorder
 from player.session import Session
+from player.view.screen import who_drives
 from player.world import World
 from wm_tf.dream.world import Dream
 from wm_tf.errors import DamagedFile, UserError
@@ -99,6 +102,7 @@ from pathlib import Path
 from conftest import build_world
 from player import recording
 from player.session import Session
+from player.view.screen import who_drives
 world = build_world()
 read = recording.read(Path({str(tmp_path / "a.jsonl")!r}), world.task, world.digest)
 session = Session(world)
@@ -217,6 +221,14 @@ def test_nothing_driven_is_nothing_recorded(world):
     assert not recorder.running
 
 
+def test_a_recording_of_nothing_says_so(make_app, world):
+    app = make_app(world)
+    for _ in range(2):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_F2, mod=0))
+    app.turn()
+    assert app.show.message == "nothing was recorded"
+
+
 def test_recording_survives_a_rewind_to_before_its_beginning(world, tmp_path):
     session = Session(world, driver=Driver.HUMAN)
     drive(session, 10)
@@ -224,11 +236,17 @@ def test_recording_survives_a_rewind_to_before_its_beginning(world, tmp_path):
     recorder.begin(session.history)
     session.rewinding = True
     drive(session, 5)
+    assert recorder.follows(session.history)
     session.rewinding = False
-    drive(session, 8, Hands(steer=1.0))
+    for _ in range(3):  # where it was: nothing new
+        drive(session, 1)
+        assert recorder.follows(session.history)
+    for _ in range(8):
+        drive(session, 1, Hands(steer=1.0))
+        assert recorder.follows(session.history)
     kept = recording.of(recorder.finish()[0], "car_racing", world.digest)
-    assert kept.start.step == 10
-    assert len(kept.steps) == 3
+    assert kept.start.step == 8
+    assert len(kept.steps) == 8
 
 
 def test_the_window_and_the_headless_player_replay_the_same_file(world, tmp_path, make_app):
@@ -303,6 +321,46 @@ def _length_of(film: Path) -> int:
     return frames
 
 
+def test_films_that_cannot_be_begun_are_told_of(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    said = []
+    monkeypatch.setattr(play.subprocess, "Popen", fail)
+    play._export(command_line.Options(), "take_cover", tmp_path / "a.jsonl", said.append)
+    assert said == [
+        f"no films could be made of {tmp_path / 'a.jsonl'} (Resource temporarily unavailable)"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="there are no priorities")
+def test_films_of_a_player_of_the_lowest_priority_are_made(tmp_path, monkeypatch):
+    def fail(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    said = queue.Queue()
+    monkeypatch.setattr(play.os, "setpriority", fail)
+    monkeypatch.setattr(play, "export_command", lambda *_: [sys.executable, "-c", ""])
+    play._export(command_line.Options(), "take_cover", tmp_path / "a.jsonl", said.put)
+    assert said.get(timeout=30).startswith("films: ")
+
+
+def test_a_replay_says_who_drove(world):
+    session = Session(world, seed=7)
+    drive(session, 5)
+    drive(session, 5, Hands(steer=1.0))
+    said = ["controller drives"] * 6 + ["together: you steer"] * 5
+    kept = recording.of(session.history.moments, "car_racing", world.digest)
+    again = Session(world, driver=Driver.HUMAN)
+    again.replay(kept)
+    assert who_drives(again) == "you drive"
+    for words in said[1:]:
+        drive(again, 1)
+        assert who_drives(again) == words
+    drive(again, 1)
+    assert who_drives(again) == "you drive"
+
+
 def test_export_is_this_player_without_a_display(tmp_path):
     path = tmp_path / "a.jsonl"
     command = play.export_command(command_line.Options(), "take_cover", path)
@@ -325,8 +383,9 @@ def test_every_player_adds_up_in_one_thread(monkeypatch):
     assert {name: found[name] for name in others} == dict.fromkeys(others, "1")
 
 
+@pytest.mark.parametrize("by_key", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_replay_says_whether_it_was_exact(world, tmp_path, make_app, capsys, exact):
+def test_a_replay_says_whether_it_was_exact(world, tmp_path, make_app, capsys, exact, by_key):
     session = Session(world, seed=7)
     drive(session, 5)
     kept = recording.of(session.history.moments, "car_racing", world.digest)
@@ -343,6 +402,8 @@ def test_a_replay_says_whether_it_was_exact(world, tmp_path, make_app, capsys, e
     for _ in range(4):
         app.turn()
     assert app.show.message == ""
+    if by_key:
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_PERIOD, mod=0))
     app.turn()
     assert app.show.message == ("" if exact else recording.STRAYED)
 
