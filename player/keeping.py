@@ -70,17 +70,16 @@ class Keeper:
         """Writes what was recorded, if anything was."""
         recorded, everything = self._recorder.finish()
         kept: list[Path] = []
-        films: list[Path] = []
         moments = recording.repeatable(recorded)
         if len(moments) > 1:
             path = self._new_file("jsonl")
             recording.write(path, recording.of(moments, self.task, session.world.digest))
-            films.append(path)
             kept.append(path)
+        drives = tuple(kept)
         if any(moment.real is not None for moment in recorded):  # the larger one is written last
             kept += self._keep_episode(session, everything)
-        if self._export is not None:
-            for path in films:
+        if self._export is not None:  # last, because nobody waits for the films
+            for path in drives:
                 self._export(self.task, path)
         return f"kept: {', '.join(str(path) for path in kept)}" if kept else ""
 

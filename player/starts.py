@@ -39,9 +39,8 @@ def picture_source(path: str) -> Source:
     import cv2
 
     picture = None
-    with contextlib.suppress(
-        OSError, MemoryError, cv2.error
-    ):  # it has no pixels, or more than OpenCV takes
+    # It has no pixels, or more than OpenCV or the memory takes.
+    with contextlib.suppress(OSError, MemoryError, cv2.error):
         if Path(path).is_file() and os.path.getsize(path) <= _LARGEST:
             picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:

@@ -272,10 +272,11 @@ def futures_places(layout: Layout, session: Session, show: Show) -> list[pygame.
 def who_drives(session: Session) -> str:
     """In words, what the badge says by colour and shape."""
     by_human = _present_owner(session)
-    if session.driver is Driver.HUMAN and (by_human.all() or not session.replaying):
-        return "you drive"
-    if session.driver is Driver.HUMAN and not by_human.any():
-        return "controller drives"
+    if session.driver is Driver.HUMAN:
+        if by_human.all() or not session.replaying:
+            return "you drive"
+        if not by_human.any():
+            return "controller drives"
     if session.driver is Driver.CONTROLLER:
         return "you, while held" if by_human.any() else "controller drives"
     if by_human.all():
