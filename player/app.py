@@ -283,7 +283,7 @@ class App:
             self.first_frame = self._last_frame
         self._turns += 1
         self._sweeper.turn()
-        self.pacer.wait(1 / (session.world.steps_per_second * min(session.speed, 1.0)))
+        self.pacer.wait(1 / session.pictures_per_second)
 
     def _tick(self, session: Session, hands: Hands | None) -> bool:
         session.rewinding = self.devices.holds(Command.REWIND)
@@ -307,9 +307,9 @@ class App:
 
     def _refresh_numbers(self, session: Session) -> None:
         self.show.frames_per_second = self.pacer.rate or self.show.frames_per_second
-        expected = session.world.steps_per_second * min(session.speed, 1.0)
         enough = len(self.pacer.ticks) == self.pacer.ticks.maxlen
-        self.show.slow = self.pacer.real_time and enough and self.pacer.rate < 0.9 * expected
+        behind = self.pacer.rate < 0.9 * session.pictures_per_second
+        self.show.slow = self.pacer.real_time and enough and behind
 
     # Events --------------------------------------------------------------------------------
 

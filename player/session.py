@@ -111,6 +111,11 @@ class Session:
         return self.now.state.step
 
     @property
+    def pictures_per_second(self) -> float:
+        """Expected at the present speed; above 1 x each picture shows more steps."""
+        return self.world.steps_per_second * min(self.speed, 1.0)
+
+    @property
     def ended(self) -> bool:
         return self.now.ended
 

@@ -311,6 +311,6 @@ def _lines(session: Session, show: Show) -> list[tuple[str, str, palette.Colour]
     if session.pins:
         lines.append(("latents held", f"{len(session.pins)}", palette.HUMAN))
     if show.slow:
-        wanted = rate * min(session.speed, 1.0)
-        lines.append(("slow machine", f"{show.frames_per_second / wanted:.0%}", palette.WARNING))
+        reached = show.frames_per_second / session.pictures_per_second
+        lines.append(("slow machine", f"{reached:.0%}", palette.WARNING))
     return lines
