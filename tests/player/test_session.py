@@ -237,9 +237,11 @@ def test_speed_steps_between_its_limits(world):
     session = Session(world)
     session.do(Command.SLOWER)
     assert session.speed == 0.5
+    assert session.pictures_per_second == world.steps_per_second / 2
     for _ in range(10):
         session.do(Command.FASTER)
     assert session.speed == 4.0
+    assert session.pictures_per_second == world.steps_per_second  # of four steps each
 
 
 def test_a_kept_moment_is_come_back_to_with_its_past(world):
