@@ -185,6 +185,50 @@ def test_noise_changes_the_actions_within_their_range(models_at: ModelsAt, tmp_p
     assert (actions[5.0] == high).any()
 
 
+def test_a_watched_chunk_tells_what_the_controller_saw_and_did(
+    models_at: ModelsAt, tmp_path: Path
+) -> None:
+    """Without what it tells, and without exploration, the rollouts are the same."""
+    plain = controlled(models_at, tmp_path)
+    unwatched = play(plain)
+    outcomes = play(dataclasses.replace(plain, watched=True))
+    assert outcomes == unwatched
+    assert unwatched[0].sight is None and unwatched[0].rewards is None
+    for index, outcome in enumerate(outcomes):
+        episode = read_episode(tmp_path / f"{index}.npz", TASK)
+        assert outcome.sight is not None and outcome.rewards is not None
+        np.testing.assert_array_equal(np.float32(outcome.rewards), episode.rewards)
+        actions = controller.squash(TASK, outcome.sight.raw)
+        np.testing.assert_allclose(actions, episode.actions, atol=1e-6)
+        assert [part.shape for part in outcome.sight] == [(12, 288), (12, 32), (12, 3), (12, 38)]
+        assert not outcome.sight.features[0, 32:].any()  # M's state begins with zeros
+        assert outcome.sight.features[1, 32:].any()
+
+
+def test_the_drawn_actions_have_the_density_that_is_learnt_by(models_at: ModelsAt) -> None:
+    """Around what C makes of V's means, with what its weights make of V's variance and the noise:
+    so centred and whitened they are standard normal."""
+    parameters = np.random.default_rng(1).normal(size=867).astype(np.float32)
+    chunk = dataclasses.replace(
+        controlled(models_at, None, parameters=parameters, exploration=0.5),
+        max_steps=200,
+        watched=True,
+    )
+    drawn = []
+    for outcome in play(chunk):
+        assert outcome.sight is not None
+        seen, variance, raw, _ = outcome.sight
+        ((kernel, bias),) = controller.split_parameters(TASK, parameters)
+        reads = np.asarray(kernel)[:, :32]
+        covariance = np.einsum("iz,tz,jz->tij", reads, variance, reads) + 0.25 * np.eye(3)
+        centred = raw - (seen @ np.asarray(kernel).T + np.asarray(bias))
+        drawn.append(np.linalg.solve(np.linalg.cholesky(covariance), centred[..., np.newaxis]))
+    values = np.concatenate(drawn)[..., 0]
+    error = 1.0 / np.sqrt(len(values))
+    np.testing.assert_allclose(values.mean(0), 0.0, atol=4.0 * error)
+    np.testing.assert_allclose(np.cov(values.T), np.eye(3), atol=4.0 * np.sqrt(2.0) * error)
+
+
 def test_rollouts_may_have_their_own_parameters(models_at: ModelsAt, tmp_path: Path) -> None:
     full_gas = np.zeros(867, np.float32)
     full_gas[-2] = 50.0  # the bias of gas

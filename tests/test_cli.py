@@ -208,12 +208,24 @@ def test_a_stage_without_those_before_it_is_refused(
     assert not any(run.rglob("*"))  # no run was begun
 
 
+REAL_GRADIENTS = ("--env", "real", "--method", "gradients")
+TUNING = ("--env", "real", "--round", "9")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("train-controller", "car_racing", "--method", "gradients"), ("gradients", 0.5)),
         (("train-controller", "take_cover", "--method", "evolution"), ("evolution", 0.1)),
         (("train-controller", "take_cover", "--method=evolution"), ("evolution", 0.1)),
+        (("train-controller", "take_cover", "--env", "real"), ("evolution", 0.1)),
+        (("train-controller", "take_cover", *REAL_GRADIENTS), ("gradients", 0.05)),
+        (("train-controller", "car_racing", *REAL_GRADIENTS), ("gradients", 0.05)),
+        (("train-controller", "car_racing", *REAL_GRADIENTS, "--sigma", "1"), ("gradients", 1.0)),
+        (("train-controller", "car_racing", *TUNING), ("gradients", 0.05)),
+        (("train-controller", "car_racing", *TUNING, "--method=evolution"), ("evolution", 0.08)),
+        (("train-controller", "car_racing", *TUNING, "--search=actuators"), ("evolution", 0.08)),
+        (("train-controller", "take_cover", "--search=scaled"), ("evolution", 0.1)),
         (("sweep", "take_cover"), ("gradients", 0.5)),
         (("ablate", "take_cover"), ("evolution", 0.1)),
         (("ablate", "take_cover", "--sigma", "0.2"), ("evolution", 0.2)),
@@ -244,6 +256,14 @@ def test_what_begins_with_a_controller_is_not_fresh(
     command = cli._parse(["train-controller", "car_racing", "--round", "9", *arguments])
     assert isinstance(command, cli.TrainController)
     assert command.hyper.fresh == fresh
+
+
+@pytest.mark.parametrize("flags", [("--search", "actuators"), ("--method", "evolution")])
+def test_a_round_with_fine_tuning_has_other_methods_too(
+    capsys: Capture, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    train = ("train-controller", "car_racing", "--run", tmp_path, "--env", "real", "--round", "9")
+    assert "expected only" not in refused_in_a_line(capsys, *train, *flags)  # for want of V
 
 
 def test_real_rollouts_need_not_be_shared_among_ms() -> None:
@@ -484,7 +504,7 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
     assert seen[3].hyper.population == preset("car_racing", "smoke").round(0).controller.population
     assert seen[4].hyper == desktop.round(20).tuning
     assert seen[5].hyper == desktop.round(0).controller  # a round without fine-tuning
-    # In the real environment C goes on, by CMA-ES.
+    # In the real environment C goes on, by CMA-ES where there is no fine-tuning.
     assert desktop.round(8).controller.fresh and not seen[6].hyper.fresh
     assert seen[7].hyper.method == "evolution"
     assert seen[7].hyper.sigma == ControllerConfig().sigma

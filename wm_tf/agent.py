@@ -20,9 +20,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsFloat
 
-import gymnasium
 import numpy as np
 
 from wm_tf import seeding
@@ -70,8 +69,16 @@ class Rollout:
     """C's flat parameters; None: the controller of the models."""
     noise: float = 0.0
     """Standard deviation of the smooth noise added to C's actions."""
+    exploration: float = 0.0
+    """Standard deviation of the white noise added to what is squashed to C's actions."""
     record: Path | None = None
     """Where to write the episode."""
+
+    @property
+    def policy(self) -> str:
+        """How C acts, in words."""
+        explores = f", exploration {self.exploration}" if self.exploration else ""
+        return f"controller, noise {self.noise}{explores}"
 
     def streams(self) -> tuple[int, np.random.Generator]:
         """(the environment's seed, the generator of the agent's own random numbers)."""
@@ -96,6 +103,8 @@ class Chunk:
     """The player goes on after a death."""
     precision: Arithmetic = "float32"
     """Of V's convolutions."""
+    watched: bool = False
+    """Outcomes tell what C saw and did."""
 
     @property
     def records(self) -> list[Path]:
@@ -116,6 +125,15 @@ class Chunk:
         return f"{self.task}: seed {self.rollouts[0].seed}, rollouts {keys}"
 
 
+class Sight(NamedTuple):
+    """What C saw and did in T steps; float32."""
+
+    features: np.ndarray  # with V's mean in place of the latent that was drawn, [T, F]
+    variance: np.ndarray  # of that latent, [T, Z]
+    raw: np.ndarray  # what was squashed to actions, [T, A]
+    outlook: np.ndarray  # what the environment knows, [T, K]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a rollout gave."""
@@ -124,6 +142,10 @@ class Outcome:
     steps: int
     terminated: bool
     truncated: bool
+    sight: Sight | None = field(default=None, repr=False, compare=False)
+    """Where the chunk is watched and C plays."""
+    rewards: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Where there is a sight, float64 [T]."""
 
 
 def chunk_size(rollouts: int, executor: Executor) -> int:
@@ -153,6 +175,9 @@ class Actor(Protocol):
     def act(self, frames: np.ndarray) -> np.ndarray:
         """Frames, uint8 [B, 64, 64, 3], to actions, float32 [B, A]; called once per step."""
 
+    def sight(self) -> tuple[np.ndarray, ...] | None:
+        """Of each row in the last step, what makes a `Sight` but for the outlook; None: no C."""
+
 
 class RandomActor:
     """The task's random policy; does not look, and does not need TensorFlow.
@@ -174,6 +199,9 @@ class RandomActor:
 
     def act(self, frames: np.ndarray) -> np.ndarray:
         return np.stack([next(self._policies[row]) for row in range(len(frames))])
+
+    def sight(self) -> None:
+        return None
 
 
 class WorldModelActor:
@@ -202,6 +230,9 @@ class WorldModelActor:
         self._frames = np.zeros((ROWS, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         self._normal = np.zeros((ROWS, task.latent_size), np.float32)
         self._disturbance = np.zeros((ROWS, task.action_size), np.float32)
+        self._exploring = np.zeros((ROWS, task.action_size), np.float32)
+        self._exploration = np.zeros(ROWS, np.float32)
+        self._sight: Any = None
         self._h, self._c = (part.numpy() for part in memory.initial_state(ROWS))
 
     def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
@@ -213,6 +244,7 @@ class WorldModelActor:
             self._parameters = np.zeros((ROWS, len(parameters)), np.float32)
         self._parameters[row] = parameters
         self._scale[row] = rollout.noise
+        self._exploration[row] = rollout.exploration
         self._draws[row] = generator, _smooth_noise(generator, self._task.action_size)
         self._h[row] = self._c[row] = 0.0
 
@@ -223,12 +255,26 @@ class WorldModelActor:
             generator, noise = self._draws[row]
             self._normal[row] = generator.standard_normal(self._task.latent_size, np.float32)
             self._disturbance[row] = self._scale[row] * next(noise)
-        action, h, c = self._advance(
-            self._frames, self._normal, self._disturbance, self._parameters, self._h, self._c
+            if self._exploration[row]:
+                white = generator.standard_normal(self._task.action_size, np.float32)
+                self._exploring[row] = self._exploration[row] * white
+            else:
+                self._exploring[row] = 0.0
+        action, h, c, self._sight = self._advance(
+            self._frames,
+            self._normal,
+            self._disturbance,
+            self._exploring,
+            self._parameters,
+            self._h,
+            self._c,
         )
         np.copyto(self._h, h.numpy())
         np.copyto(self._c, c.numpy())
         return action.numpy()[:rows]
+
+    def sight(self) -> tuple[np.ndarray, ...]:
+        return tuple(part.numpy() for part in self._sight)
 
 
 def play(chunk: Chunk) -> list[Outcome]:
@@ -256,8 +302,11 @@ def play(chunk: Chunk) -> list[Outcome]:
         begin(row)
     while playing:
         actions = actor.act(np.stack([records[row].frame for row in rows]))
+        sight = actor.sight() if chunk.watched else None
         for row, place in list(playing.items()):
             record = records[row]
+            if sight:
+                record.see(*(part[row] for part in sight), environments[row].outlook())
             record.add(actions[row], environments[row].step(actions[row]), chunk)
             if record.ended:
                 record.write(chunk.rollouts[place], chunk, task)
@@ -280,6 +329,11 @@ class _Record:
         self._end_probability: list[float | None] = []
         self._terminated = self._truncated = self._last_frame_repeated = False
         self._last_reward_step = 0
+        self._sights: list[tuple[np.ndarray, ...]] = []
+
+    def see(self, *sight: np.ndarray) -> None:
+        """The fields of a `Sight` in the step that is added next."""
+        self._sights.append(sight)
 
     def add(
         self,
@@ -304,9 +358,13 @@ class _Record:
         self.ended = self._terminated or self._truncated
 
     def outcome(self) -> Outcome:
-        return Outcome(
+        outcome = Outcome(
             float(np.sum(self._rewards)), len(self._rewards), self._terminated, self._truncated
         )
+        if not self._sights:
+            return outcome
+        sight = Sight(*(np.stack(part) for part in zip(*self._sights, strict=True)))
+        return dataclasses.replace(outcome, sight=sight, rewards=np.array(self._rewards))
 
     def write(self, rollout: Rollout, chunk: Chunk, task: Task) -> None:
         """Writes the episode if it is to be recorded, and forgets its frames."""
@@ -320,7 +378,7 @@ class _Record:
             truncated=self._truncated,
             last_frame_repeated=self._last_frame_repeated,
             seed=self._seed,
-            policy="random" if chunk.models is None else f"controller, noise {rollout.noise}",
+            policy="random" if chunk.models is None else rollout.policy,
             end_probability=known(self._end_probability),
         )
         self._frames.clear()
@@ -343,7 +401,7 @@ class _Environments(threading.local):
         self.of = lru_cache(maxsize=2)(self._make)
 
     @staticmethod
-    def _make(task: str, official_frames: bool, immortal: bool, count: int) -> list[gymnasium.Env]:
+    def _make(task: str, official_frames: bool, immortal: bool, count: int) -> list[Any]:
         make = task_module(task).make
         return [make(official_frames=official_frames, immortal=immortal) for _ in range(count)]
 
@@ -365,8 +423,8 @@ def load_models(models: ModelsAt, task: str) -> Any:
 def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Arithmetic) -> Any:
     """One call for everything between a batch of frames and the next one.
 
-    (frames uint8 [B, 64, 64, 3], normal [B, Z], disturbance [B, A], parameters [B, N], h, c [B, H])
-    to (actions [B, A], h, c).
+    (frames uint8 [B, 64, 64, 3], normal [B, Z], disturbance and exploring noise [B, A], parameters
+    [B, N], h, c [B, H]) to (actions [B, A], h, c, what makes a `Sight`).
     """
     import tensorflow as tf
 
@@ -376,13 +434,16 @@ def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Arithm
     encode = computing_in(vision, precision).encode
 
     @tf.function  # traced for each size of controllers, which their layers follow from
-    def advance(frames, normal, disturbance, parameters, h, c):  # type: ignore[no-untyped-def]
+    def advance(frames, normal, disturbance, exploring, parameters, h, c):  # type: ignore[no-untyped-def]
         mean, log_variance = encode(frames)
         latent = mean + tf.exp(0.5 * log_variance) * normal
-        wanted = controller.act(task, parameters, controller.features(task, latent, h, c))
-        action = tf.clip_by_value(wanted + disturbance, low, high)
+        layers = controller.split_parameters(task, parameters)
+        seen = controller.features(task, latent, h, c)
+        raw = controller.raw_by_layers(layers, seen) + exploring
+        action = tf.clip_by_value(controller.squash(task, raw) + disturbance, low, high)
         step = memory.step(latent, action, h, c)
-        return action, step.h, step.c
+        sight = (controller.features(task, mean, h, c), tf.exp(log_variance), raw)
+        return action, step.h, step.c, sight
 
     return advance
 

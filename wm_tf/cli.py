@@ -206,10 +206,10 @@ class TrainMemory(_Fitting):
 
 @dataclass(frozen=True)
 class TrainController(_Playing, _Stage):
-    """Train C by CMA-ES or policy gradients, in the dream or by CMA-ES in the real environment."""
+    """Train C by CMA-ES or policy gradients, in the dream or in the real environment."""
 
     env: Literal["dream", "real"] = "dream"
-    """Where the fitness comes from."""
+    """Where its rollouts are."""
     init: Path | None = None
     """Models whose controller to begin with (default: the run's last controller, or zeros)."""
     hyper: tyro.conf.OmitArgPrefixes[ControllerConfig] = field(default_factory=ControllerConfig)
@@ -223,7 +223,7 @@ class TrainController(_Playing, _Stage):
         if self.hyper.fresh and self.init is not None:
             raise UserError("--fresh begins with zeros, --init with a controller: expected one")
         if self.env == "real":
-            defaults = preset(self.task, self.preset).round(self.round).real
+            defaults = preset(self.task, self.preset).round(self.round).real(self.hyper.method)
             _refuse(self.hyper, OF_DREAMS, defaults, "expected only with --env dream")
         initial = None if self.init is None else controller_of(self.init, self.task)
         with self.players() as executor, self.open().alone() as run:
@@ -655,9 +655,10 @@ def _hyper(name: str, arguments: list[str]) -> Any:
         get_task(rest[0])
     stages = preset(task or next(iter(TASKS)), known.preset).round(known.round)
     real = name == "train-controller" and known.env == "real"
-    hyper = stages.real if real else getattr(stages, _HYPER[name])
-    named = known.method or ("evolution" if name == "ablate" else None)
+    evolves = name == "ablate" or known.search in ("actuators", "scaled")
+    named = known.method or ("evolution" if evolves else None)
     method = next((one for one in get_args(Method) if one == named), None)
+    hyper = stages.real(method) if real else getattr(stages, _HYPER[name])
     if isinstance(hyper, ControllerConfig):
         if method:
             hyper = hyper.by(method)

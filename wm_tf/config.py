@@ -256,7 +256,7 @@ def completed(held: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any
 Method = Literal["evolution", "gradients"]
 """See `wm_tf.evolution`."""
 GRADIENTS_SIGMA = 0.5
-"""Of the noise on actions."""
+"""Of the noise on actions in the dream."""
 Search = Literal["weights", "scaled", "actuators"]
 """See `wm_tf.evolution.space`."""
 OF_DREAMS = ("temperature", "dropout", "members", "goal", "goal_rise")
@@ -265,11 +265,11 @@ OF_DREAMS = ("temperature", "dropout", "members", "goal", "goal_rise")
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Training of C: its evolution by CMA-ES, or policy gradients in the dream."""
+    """Training of C: its evolution by CMA-ES, or policy gradients."""
 
     method: Method = "evolution"
-    """How C improves: by CMA-ES, or by policy gradients, which learn from each step of the dreams
-    and not from their returns alone."""
+    """How C improves: by CMA-ES, or by policy gradients, which learn from each step of an episode
+    and not from its return alone."""
     generations: int = 30
     fresh: bool = False
     """Begin with zeros instead of the run's last controller."""
@@ -285,10 +285,12 @@ class ControllerConfig:
     """Hidden units (tanh) between what C sees and its actions; the paper's C has none."""
     population: int = 64
     rollouts: int = 8
-    """Rollouts per candidate; its fitness is their mean return."""
+    """Rollouts per candidate; its fitness is their mean return. With gradients a generation is
+    population x rollouts episodes of one controller."""
     sigma: float = 0.1
     """Initial standard deviation of what evolves; with gradients that of the noise on actions,
-    before they are squashed (0.5 where none is given)."""
+    before they are squashed (where none is given, 0.5 in the dream and 0.05 in the real
+    environment)."""
     horizon: int = 1000
     """Steps of a rollout at most."""
     temperature: float = 1.0
@@ -346,6 +348,19 @@ class ControllerConfig:
         return dataclasses.replace(self, method=method, sigma=sigma)
 
 
+REAL_GRADIENTS = ControllerConfig(
+    method="gradients",
+    generations=160,
+    population=4,
+    rollouts=4,
+    sigma=0.05,
+    horizon=2100,  # the longest task's
+    selection_interval=20,
+    selection_episodes=96,
+)
+"""Of policy gradients in the real environment: 16 whole episodes a generation."""
+
+
 @dataclass(frozen=True)
 class Stages:
     """The hyper-parameters of one round: collect, V, M, C, and C in the real environment."""
@@ -357,11 +372,17 @@ class Stages:
     tuning: ControllerConfig | None = None
     """Of the fine-tuning in the real environment, for a round that has one."""
 
-    @property
-    def real(self) -> ControllerConfig:
-        """Of an evolution in the real environment, which goes on from the dream's controller."""
-        evolution = self.controller.by("evolution")
-        return self.tuning or dataclasses.replace(evolution, fresh=False, members=1)
+    def real(self, method: Method | None = None) -> ControllerConfig:
+        """Of C in the real environment, which goes on from the dream's controller.
+
+        Args:
+          method: None: that of the fine-tuning, or evolution where there is none.
+        """
+        if self.tuning and method in (None, self.tuning.method):
+            return self.tuning
+        if method == "gradients":
+            return REAL_GRADIENTS
+        return dataclasses.replace(self.controller.by("evolution"), fresh=False, members=1)
 
 
 @dataclass(frozen=True)
@@ -418,14 +439,8 @@ _SMOKE = _round(
 _CAR_RACING_SMOKE = dataclasses.replace(
     _SMOKE,
     collect=dataclasses.replace(_SMOKE.collect, policy="controller"),
-    tuning=ControllerConfig(
-        generations=2,
-        search="actuators",
-        population=4,
-        rollouts=2,
-        horizon=100,
-        patience=50,
-        selection_episodes=2,
+    tuning=dataclasses.replace(
+        REAL_GRADIENTS, generations=2, rollouts=1, horizon=100, selection_episodes=2
     ),
 )
 
@@ -475,8 +490,8 @@ _CAR_RACING_ANEW = dataclasses.replace(
     ),
 )
 # Such a controller shows M what a whole lap is. The next one is evolved in the dreams of three Ms,
-# which do not agree on what is too good to be true, and hotter ones, and then fitted to the real
-# car: how much of each action, and when.
+# which do not agree on what is too good to be true, and hotter ones, and then learns from what
+# the real car does.
 _CAR_RACING_LAST = dataclasses.replace(
     _CAR_RACING_ANEW,
     collect=dataclasses.replace(_CAR_RACING_ANEW.collect, episodes=96),
@@ -489,16 +504,7 @@ _CAR_RACING_LAST = dataclasses.replace(
         dropout=0.1,
         members=3,
     ),
-    tuning=ControllerConfig(
-        generations=15,
-        search="actuators",
-        population=12,
-        rollouts=12,
-        sigma=0.25,
-        patience=100,
-        selection_interval=3,
-        selection_episodes=96,
-    ),
+    tuning=REAL_GRADIENTS,
 )
 
 # To dodge is to act a second before a fireball arrives: what each step leads to tells more than

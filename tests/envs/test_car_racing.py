@@ -177,6 +177,31 @@ def test_visited_tiles_change_colour() -> None:
     assert corners == [[102] * 3, [100] * 3]  # gymnasium's scaling takes 2 from every channel
 
 
+def test_the_outlook_tells_where_car_and_road_are() -> None:
+    env = car_racing.make()
+    env.reset(seed=3)
+    start = env.outlook()
+    assert (start.shape, start.dtype) == ((38,), np.float32)
+    visited, ahead, *_ = start
+    assert visited < 0.02 and ahead == 1.0  # it stands on the first tiles
+    aside, forwards = start[16:27] * 40.0, start[27:] * 40.0
+    assert abs(aside[1]) < 1.0 and abs(forwards[1]) < 5.0  # the nearest tile
+    assert forwards[0] < forwards[1] < forwards[2] < forwards[3]
+    drive = follow_track(40.0)(env)
+    for _ in range(200):
+        env.step(next(drive))
+    visited, ahead, right, speed = env.outlook()[:4]
+    assert 0.0 < visited < 0.5 < ahead < 1.0
+    assert visited + ahead == pytest.approx(1.0, abs=0.05)
+    assert abs(right) < 0.2 < speed
+    assert env.outlook()[11:15].sum() >= 3.0  # wheels on the road
+    for _ in range(100):
+        env.step(np.array([0.0, 1.0, 0.0], np.float32))
+    outlook = env.outlook()
+    assert not outlook[11:15].any() and outlook[15] > 0.3  # off it, and away from its middle
+    env.close()
+
+
 def test_indicators_never_reach_the_frame() -> None:
     """The fastest wheels there are: full gas, on the road and then spinning on the grass."""
     env = car_racing.make()

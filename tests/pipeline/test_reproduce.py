@@ -67,7 +67,7 @@ def test_the_second_round_is_driven_by_the_controller(folder: Path) -> None:
 
 def test_the_last_controller_is_fine_tuned_in_the_real_environment(folder: Path) -> None:
     record = storage.read_json(folder / "stages" / "controller-real-01.json")
-    assert record["inputs"]["env"] == "real" and record["inputs"]["search"] == "actuators"
+    assert record["inputs"]["env"] == "real" and record["inputs"]["method"] == "gradients"
     dreamt, _ = storage.read_npz(folder / "checkpoints" / "controller-01.npz")
     assert record["inputs"]["initial"] == array_digest(dreamt["best"])
 

@@ -47,6 +47,9 @@ DEMONSTRATED: Mapping[str, tuple[float, ...]] = {
 }
 """Actions whose dreams a contact sheet shows, by label."""
 
+_OUTLOOK = np.array([-3, 0, 3, 6, 9, 12, 16, 20, 25, 30, 36])
+"""Tiles of an outlook, counted from the nearest one."""
+
 
 class CarRacingEnv(CarRacing):
     """CarRacing-v3 with the frames that V sees.
@@ -123,6 +126,37 @@ class CarRacingEnv(CarRacing):
             reward = -100.0
         return self.state, reward, terminated, self._steps >= MAX_STEPS, info
 
+    def outlook(self) -> np.ndarray:
+        """What the simulator knows of the car and of the road, float32 [38], of about unit size.
+
+        For a critic, which may see more than who acts (Pinto et al. 2018): shares of the road's
+        tiles visited and still ahead; speeds to the right and forwards, and turning; the front
+        wheels' angle; the wheels' speeds, and which of them are on the road; the share of the last
+        tiles that were missed; the distance from the road's middle; and where the middle runs, from
+        3 tiles behind to 36 ahead: to the right, then forwards.
+        """
+        count = len(self._middle)
+        hull, visited = self.car.hull, self.tile_visited_count / count
+        place = np.array(hull.position)
+        near = int(np.argmin(((self._middle - place) ** 2).sum(1)))
+        cosine, sine = np.cos(hull.angle), np.sin(hull.angle)
+        turn = np.array([[cosine, sine], [-sine, cosine]])
+        speed = turn @ np.array(hull.linearVelocity)
+        road = turn @ (self._middle[(near + _OUTLOOK) % count] - place).T
+        missed = [not self.road[index % count].road_visited for index in range(near - 11, near - 2)]
+        wheels = self.car.wheels
+        return np.concatenate(
+            [
+                [visited, (count - near) % count / count if visited > 0.02 else 1.0],
+                [*(speed / 50.0), hull.angularVelocity, wheels[0].joint.angle],
+                [wheel.omega / 50.0 for wheel in wheels],
+                [float(bool(wheel.tiles)) for wheel in wheels],
+                [np.mean(missed) if visited > 0.05 else 0.0, np.hypot(*road[:, 1]) / 30.0],
+                road.ravel() / 40.0,
+            ],
+            dtype=np.float32,
+        )
+
     def tile_touched(self, tile: Any) -> None:
         """The car touches or leaves a tile, whose colour is the road's from now on."""
         tile.color[:] = self.road_color
@@ -138,6 +172,7 @@ class CarRacingEnv(CarRacing):
             self.new_lap = True
 
     def _index_tiles(self) -> None:
+        self._middle = np.array([point[2:4] for point in self.track])
         self._renderer = Renderer(self.road_poly, self.bg_color, self.grass_color)
         tile_colors = {id(tile.color): tile.idx for tile in self.road}
         self._polygon_of_tile = {

@@ -170,6 +170,10 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The engine's whole picture, uint8 [120, 160, 3], or None without a render_mode."""
         return None if self.render_mode is None else self._picture.copy()
 
+    def outlook(self) -> np.ndarray:
+        """What is known beside the frames, for a critic: nothing, float32 [0]."""
+        return np.zeros(0, np.float32)
+
     def close(self) -> None:
         """Ends the engine; a later reset starts another one."""
         if self._engine is not None:

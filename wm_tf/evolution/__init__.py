@@ -1,4 +1,5 @@
-"""Training of the controller: CMA-ES with fitness in dream and reality, or policy gradients.
+"""Training of the controller in dream and reality: CMA-ES, or policy gradients.
 
-`train` is the loop around either of them: `evolution` over the `strategy`, or `policy_gradient`.
+`train` is the loop around each of them: `evolution` over the `strategy`, `dream_gradient` or
+`real_gradient`, which share `ppo`.
 """

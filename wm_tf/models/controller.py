@@ -61,10 +61,15 @@ def act(task: Task, parameters: Any, inputs: Any) -> tf.Tensor:
 
 def act_by_layers(task: Task, layers: Layers, inputs: Any) -> tf.Tensor:
     """As `act`, of parameters that are split already."""
+    return squash(task, raw_by_layers(layers, inputs))
+
+
+def raw_by_layers(layers: Layers, inputs: Any) -> tf.Tensor:
+    """What is squashed to the actions of `act_by_layers`, [..., A]."""
     *hidden, (kernel, bias) = layers
     for hidden_kernel, hidden_bias in hidden:
         inputs = tf.tanh(tf.linalg.matvec(hidden_kernel, inputs) + hidden_bias)
-    return squash(task, tf.linalg.matvec(kernel, inputs) + bias)
+    return tf.linalg.matvec(kernel, inputs) + bias
 
 
 def squash(task: Task, value: Any) -> tf.Tensor:

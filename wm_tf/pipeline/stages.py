@@ -17,9 +17,10 @@ from wm_tf import seeding, storage
 from wm_tf.config import ControllerConfig, MemoryConfig, VisionConfig
 from wm_tf.data.episodes import collected
 from wm_tf.errors import UserError
+from wm_tf.evolution.dream_gradient import DreamGradient
 from wm_tf.evolution.evolution import Evolution
 from wm_tf.evolution.fitness import DreamFitness, FitnessFunction, RealFitness, real_returns
-from wm_tf.evolution.policy_gradient import PolicyGradient
+from wm_tf.evolution.real_gradient import RealGradient
 from wm_tf.evolution.space import check_space, make_space
 from wm_tf.evolution.train import Learner, train_controller
 from wm_tf.models import controller
@@ -119,8 +120,6 @@ def controller_round(
       name: of the stage, for one that is not part of the procedure's rounds.
     """
     task, seed = run.config.task, run.config.seed
-    if env == "real" and config.method == "gradients":
-        raise UserError("--method gradients: expected --env dream, or else --method evolution")
     name = name or CONTROLLER_STAGES[env]
     path = run.checkpoint(name, round_index)
     if initial is None and not config.fresh:
@@ -208,8 +207,10 @@ def _learner(
     seen: np.ndarray | None,
 ) -> Learner:
     task, seed = run.config.task, _round_seed(run, Purpose.EVOLUTION, round_index)
+    if config.method == "gradients" and env == "real":
+        return RealGradient(executor, task, exported_models(run), config, seed, initial)
     if config.method == "gradients":
-        return PolicyGradient(task, export_members(run, members), config, seed, initial)
+        return DreamGradient(task, export_members(run, members), config, seed, initial)
     fitness: FitnessFunction
     fitness_seed = _round_seed(run, Purpose.FITNESS, round_index)
     if env == "real":

@@ -1,10 +1,9 @@
 """Policy gradients in the dream: what evolution finds slowly, from dreams cut into short segments.
 
 CMA-ES learns one number from a dream, its return. Here each step tells whether its action was
-better or worse than expected, which a small network (the critic) estimates from what C sees. The
-policy is C with Gaussian noise on its actions before they are squashed; the update is that of PPO
-(Schulman et al. 2017) with advantages after Schulman et al. 2016. The result is C without noise,
-averaged over its last updates (Polyak & Juditsky 1992).
+better or worse than expected, which the critic of `ppo` estimates from what C sees. The policy is C
+with Gaussian noise on its actions before they are squashed; advantages are after Schulman et al.
+2016. The result is C without noise, averaged over its last updates.
 
 In a generation `population` x `rollouts` dreams go on side by side for `horizon` steps. After every
 `SEGMENT` of them C and critic are updated. A dream that has ended begins anew at another start, and
@@ -24,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -33,12 +31,12 @@ from wm_tf.config import ControllerConfig, Task
 from wm_tf.dream.loop import LoopWeights
 from wm_tf.dream.world import has_ended, without_weight
 from wm_tf.errors import RunFailed
+from wm_tf.evolution import ppo
 from wm_tf.models import controller, mixture
 from wm_tf.precision import compute_dtype
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest, parcel
 from wm_tf.serving.initial import InitialLatents
-from wm_tf.training.adam import Adam
 
 SEGMENT = 32
 """Steps between two updates."""
@@ -47,14 +45,10 @@ STARTS = 2048
 DISCOUNT = 0.985
 TRACE = 0.95
 """The lambda of generalised advantage estimation."""
-CLIP = 0.2
-"""By which the probability of an action may change in an update before its gradient stops."""
 EPOCHS = 3
 BATCHES = 4
 """An update passes this often over its segment, in so many parts."""
 LEARNING_RATE = 2e-3
-CRITIC_LEARNING_RATE = 1e-3
-CRITIC_UNITS = 128
 PURSE = 20.0
 """Points. So much of what a goal allows can be put by at most, and is with a dream's beginning:
 rewards come in lumps, one a tile."""
@@ -106,7 +100,7 @@ def pay(reward: Any, purse: Any, pace: Any) -> tuple[Any, Any]:
     return counted, tf.minimum(purse - counted + pace, PURSE)
 
 
-class PolicyGradient:
+class DreamGradient:
     """Improves a controller in the dream; see the module's docstring.
 
     Args:
@@ -139,11 +133,12 @@ class PolicyGradient:
             self._sources.append(InitialLatents.read(folder, task))
         self._parameters = tf.Variable(tf.cast(initial, tf.float32))
         self._beginning = np.array(initial, np.float64)
-        self._average = np.zeros_like(self._beginning)  # as if all before was zero
-        self._critic = self._new_critic()
-        self._optimizers = (Adam(LEARNING_RATE, clipnorm=1.0), Adam(CRITIC_LEARNING_RATE))
-        self._optimizers[0].build([self._parameters])
-        self._optimizers[1].build(self._critic.trainable_variables)
+        self._average = ppo.Average(len(initial), AVERAGED * self._segments())
+        moments = self._moments()
+        critic = ppo.make_critic(moments.mean(0), moments.var(0) + 0.01, 1, seed)
+        self._actor_critic = ppo.ActorCritic(
+            self._parameters, self._log_density, critic, LEARNING_RATE
+        )
         self._starts, self._dreams = self._first_dreams()
         self._dream = tf.function(self._dream_on)
         self._learn = tf.function(self._update)
@@ -153,8 +148,7 @@ class PolicyGradient:
         """Parameters [N] of the controller so far: the policy without noise, averaged."""
         if self.generation == 0:
             return self._beginning
-        missing = self._kept() ** (self.generation * self._segments())
-        return self._average / (1.0 - missing)
+        return self._average.mean(self.generation * self._segments())
 
     def _segments(self) -> int:
         """Of a generation."""
@@ -164,10 +158,6 @@ class PolicyGradient:
         """What counts of a step's reward on average, by the generation's goal."""
         goal = self._config.goal + self._config.goal_rise * self.generation
         return np.float32(goal / self._config.horizon)
-
-    def _kept(self) -> float:
-        """The share of the average that an update leaves."""
-        return float(np.exp(-1.0 / (AVERAGED * self._segments())))
 
     def advance(self) -> dict[str, float]:
         """Dreams and learns for a generation.
@@ -182,7 +172,7 @@ class PolicyGradient:
         stream = seeding.sequence(self._seed, Purpose.EVOLUTION, self.generation)
         noise, random = seeding.environment_seed(stream), np.random.default_rng(stream)
         self._starts = self._draw_starts(random)
-        kept, pace = self._kept(), self._pace()
+        pace = self._pace()
         reward, ended, errors, first = 0.0, 0.0, [], 0
         while first < self._config.horizon:
             last = min(first + SEGMENT, self._config.horizon)
@@ -196,7 +186,7 @@ class PolicyGradient:
                 for chosen in np.array_split(random.permutation(count), BATCHES):
                     batch = _Segment(*(tf.gather(part, chosen) for part in rows))
                     errors.append(self._learn(batch))
-            self._average = kept * self._average + (1.0 - kept) * self._parameters.numpy()
+            self._average.add(self._parameters.numpy())
         if not np.isfinite(self._parameters.numpy()).all():
             raise RunFailed(
                 f"generation {self.generation}: a parameter is not finite (seed {self._seed})"
@@ -210,37 +200,19 @@ class PolicyGradient:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, JSON facts) from which `restore` goes on."""
-        arrays = {f"variable_{index}": part.numpy() for index, part in enumerate(self._variables())}
+        variables = self._actor_critic.variables
+        arrays = {f"variable_{index}": part.numpy() for index, part in enumerate(variables)}
         arrays |= {f"dreams_{name}": part.numpy() for name, part in self._dreams._asdict().items()}
-        return {**arrays, "average": self._average}, {"generation": self.generation}
+        return {**arrays, "average": self._average.uncorrected}, {"generation": self.generation}
 
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken."""
         arrays = {"dreams_purse": np.full(len(self._dreams.purse), PURSE, np.float32), **arrays}
         self.generation = facts["generation"]
-        self._average = arrays["average"]
-        for index, variable in enumerate(self._variables()):
+        self._average.uncorrected = arrays["average"]
+        for index, variable in enumerate(self._actor_critic.variables):
             variable.assign(arrays[f"variable_{index}"])
         self._dreams = _Dreams(*(tf.constant(arrays[f"dreams_{name}"]) for name in _Dreams._fields))
-
-    def _variables(self) -> list[Any]:
-        """Everything that learns."""
-        optimized = [part for optimizer in self._optimizers for part in optimizer.variables]
-        return [self._parameters, *self._critic.trainable_variables, *optimized]
-
-    def _new_critic(self) -> keras.Model:
-        """What C sees [B, F] to the discounted reward that is still to come [B, 1]."""
-        seen = self._moments()
-        scale = keras.layers.Normalization(mean=seen.mean(0), variance=seen.var(0) + 0.01)
-        inner = keras.initializers.GlorotUniform(self._seed)
-        return keras.Sequential(
-            [
-                keras.Input([self._task.controller_inputs]),
-                scale,
-                keras.layers.Dense(CRITIC_UNITS, "tanh", kernel_initializer=inner),
-                keras.layers.Dense(1, kernel_initializer="zeros"),
-            ]
-        )
 
     def _moments(self) -> np.ndarray:
         """What C sees where the first model's dreams begin, [N, F]."""
@@ -276,9 +248,6 @@ class PolicyGradient:
     def _log_density(self, seen: Any, raw: Any) -> tf.Tensor:
         """Of actions before they are squashed, but for a constant, [B]."""
         return -0.5 * tf.reduce_sum(tf.square((raw - self._policy(seen)) / self._config.sigma), -1)
-
-    def _value(self, seen: Any) -> tf.Tensor:
-        return self._critic(seen)[:, 0]
 
     def _dream_on(
         self, dreams: _Dreams, starts: _Starts, seed: Any, first: Any, last: Any, pace: Any
@@ -323,9 +292,10 @@ class PolicyGradient:
             counted = reward
             if config.goal:
                 counted, purse = pay(reward, purse, pace)
-            value = self._value(seen)
+            value = self._actor_critic.value(seen)
             after = controller.features(task, after_latent, after_h, after_c)
-            gain = (1.0 - DISCOUNT) * counted + DISCOUNT * goes_on * self._value(after) - value
+            later = self._actor_critic.value(after)
+            gain = (1.0 - DISCOUNT) * counted + DISCOUNT * goes_on * later - value
             begins = ended | (age + 1 >= config.horizon)
             facts = (seen, raw, value, gain, tf.cast(begins, tf.float32), reward,
                      self._log_density(seen, raw))  # fmt: skip
@@ -373,15 +343,5 @@ class PolicyGradient:
 
     def _update(self, batch: _Segment) -> tf.Tensor:
         """One step of C and critic; the critic's error as a share of the variance."""
-        advantage = batch.advantage - tf.reduce_mean(batch.advantage)
-        advantage /= tf.math.reduce_std(batch.advantage) + 1e-6
-        with tf.GradientTape() as tape:
-            ratio = tf.exp(self._log_density(batch.seen, batch.raw) - batch.log_density)
-            clipped = tf.clip_by_value(ratio, 1.0 - CLIP, 1.0 + CLIP)
-            loss = -tf.reduce_mean(tf.minimum(ratio * advantage, clipped * advantage))
-        self._optimizers[0].apply([tape.gradient(loss, self._parameters)], [self._parameters])
-        with tf.GradientTape() as tape:
-            error = tf.reduce_mean(tf.square(self._value(batch.seen) - batch.value))
-        variables = self._critic.trainable_variables
-        self._optimizers[1].apply(tape.gradient(error, variables), variables)
-        return error / (tf.math.reduce_variance(batch.value) + 1e-6)
+        self._actor_critic.improve([batch.seen, batch.raw], batch.log_density, batch.advantage)
+        return self._actor_critic.judge(batch.seen, batch.value)

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 
 from wm_tf import agent, seeding
-from wm_tf.config import ControllerConfig, get_task, preset
+from wm_tf.config import ControllerConfig, get_task
 from wm_tf.errors import RunFailed, UserError
-from wm_tf.evolution.policy_gradient import PURSE, PolicyGradient, pay
-from wm_tf.execution import SerialExecutor
-from wm_tf.pipeline.run import Run
-from wm_tf.pipeline.stages import controller_round
+from wm_tf.evolution.dream_gradient import PURSE, DreamGradient, pay
 from wm_tf.seeding import Purpose
 from wm_tf.serving import manifest
 
@@ -24,12 +21,12 @@ CONFIG = ControllerConfig(
 )
 
 
-def learner(folder: Path, models: int = 1, config: ControllerConfig = CONFIG) -> PolicyGradient:
+def learner(folder: Path, models: int = 1, config: ControllerConfig = CONFIG) -> DreamGradient:
     place = agent.ModelsAt(folder, manifest.checksum(folder / TASK.name))
-    return PolicyGradient(TASK, [place] * models, config, 5, np.zeros(TASK.controller_parameters))
+    return DreamGradient(TASK, [place] * models, config, 5, np.zeros(TASK.controller_parameters))
 
 
-def assert_same_state(one: PolicyGradient, other: PolicyGradient) -> None:
+def assert_same_state(one: DreamGradient, other: DreamGradient) -> None:
     (arrays, facts), (others, other_facts) = one.state(), other.state()
     assert facts == other_facts
     assert arrays.keys() == others.keys()
@@ -87,7 +84,7 @@ def test_what_is_earned_faster_than_the_pace_does_not_count(period: int, expecte
 
 
 def test_the_pace_is_the_goals_share_and_rises_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_tf.evolution.policy_gradient.PURSE", 0.01)
+    monkeypatch.setattr("wm_tf.evolution.dream_gradient.PURSE", 0.01)
     trained = Path("saved_models").resolve()
 
     def taught(**changes: float) -> np.ndarray:
@@ -106,7 +103,7 @@ def test_where_survival_counts_dreams_end_by_their_rule_and_a_step_is_worth_1() 
     folder = Path("saved_models").resolve()
     place = agent.ModelsAt(folder, manifest.checksum(folder / task.name))
     config = dataclasses.replace(CONFIG, horizon=500, patience=0)
-    dodger = PolicyGradient(task, [place], config, 5, np.zeros(task.controller_parameters))
+    dodger = DreamGradient(task, [place], config, 5, np.zeros(task.controller_parameters))
     ended = 16 * 500 / dodger.advance()["mean"]
     assert ended == pytest.approx(round(ended), abs=1e-3)
     assert ended > 1.5 * 16  # so many end at the horizon alone
@@ -128,12 +125,6 @@ def test_a_parameter_that_is_not_finite_stops_the_run(saved_models: Path) -> Non
 def test_what_gradients_do_not_go_with_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UserError, match="--method gradients"):
         ControllerConfig(method="gradients", **changes)  # type: ignore[arg-type]
-
-
-def test_the_real_environment_has_no_gradients(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, preset(TASK.name, "smoke"))
-    with pytest.raises(UserError, match="--method gradients: expected --env dream"):
-        controller_round(run, SerialExecutor(), 0, CONFIG, env="real")
 
 
 def test_it_improves_the_score_in_unseen_dreams() -> None:

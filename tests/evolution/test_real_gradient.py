@@ -1,0 +1,142 @@
+"""Policy gradients in the real environment: what they learn from, and that they go on exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wm_tf import agent
+from wm_tf.config import ControllerConfig, Task, get_task
+from wm_tf.errors import RunFailed
+from wm_tf.evolution import real_gradient
+from wm_tf.evolution.real_gradient import RealGradient, advantages
+from wm_tf.execution import SerialExecutor
+from wm_tf.models import controller
+from wm_tf.serving import manifest
+
+TASK = get_task("car_racing")
+CONFIG = ControllerConfig(
+    method="gradients", population=4, rollouts=1, horizon=30, sigma=0.05, precision="float32"
+)
+
+
+def learner(
+    folder: Path, config: ControllerConfig = CONFIG, task: Task = TASK, **fields: Any
+) -> RealGradient:
+    place = agent.ModelsAt(folder, manifest.checksum(folder / task.name))
+    initial = np.zeros(task.controller_parameters)
+    return RealGradient(SerialExecutor(), task, place, config, 5, fields.get("initial", initial))
+
+
+def test_advantages_are_those_of_the_formula() -> None:
+    """Two episodes; nothing follows the first one's end."""
+    reward = np.array([1.0, 2.0, 3.0, 10.0])
+    value = np.array([4.0, 1.0, 2.0, 5.0])
+    lengths = (3, 1)
+    one_step = [1 + 1 - 4, 2 + 2 - 1, 3 - 2, 10 - 5]
+    np.testing.assert_allclose(advantages(reward, value, lengths, 0.0), one_step)
+    np.testing.assert_allclose(advantages(reward, value, lengths, 1.0), [6 - 4, 5 - 1, 3 - 2, 5])
+    halved = [-2 + 0.5 * (3 + 0.5 * 1), 3 + 0.5 * 1, 1, 5]
+    np.testing.assert_allclose(advantages(reward, value, lengths, 0.5), halved)
+
+
+def test_the_critic_sees_how_an_episode_stands() -> None:
+    rewards = np.array([-0.1, 3.0, -0.1, -0.1, 3.0, -0.1])
+    sight = agent.Sight(*(np.zeros((6, size), np.float32) for size in (288, 32, 3, 38)))
+    steps = real_gradient._steps([agent.Outcome(5.6, 6, False, True, sight, rewards)] * 2)
+    expected = [[0, 0, 0], [-0.1, 1, 1], [2.9, 2, 0], [2.8, 3, 1], [2.7, 4, 2], [5.7, 5, 0]]
+    np.testing.assert_allclose(steps.judged[:, -3:], 2 * expected, atol=1e-6)
+    assert steps.lengths == (6, 6)
+    assert steps.judged.shape == (12, 288 + 38 + 3)
+
+
+class _Bandit:
+    """In place of the environment: each step pays for a first action near 1 before squashing."""
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(1)
+        self.taught: list[float] = []
+
+    def __call__(self, _: Any, work: list[agent.Rollout], **__: Any) -> list[agent.Outcome]:
+        return [self.episode(rollout) for rollout in work]
+
+    def episode(self, rollout: agent.Rollout) -> agent.Outcome:
+        assert rollout.parameters is not None
+        seen, variance = np.zeros((100, 288), np.float32), np.zeros((100, 32), np.float32)
+        seen[:, 30:34] = self.random.normal(size=(100, 4))  # two of the latent, two of h
+        variance[:, 30:] = 0.04
+        ((kernel, bias),) = controller.split_parameters(TASK, rollout.parameters)
+        noise = np.zeros_like(seen)
+        noise[:, 30:32] = 0.2 * self.random.normal(size=(100, 2))
+        raw = (seen + noise) @ np.asarray(kernel).T + np.asarray(bias)
+        raw += rollout.exploration * self.random.normal(size=raw.shape)
+        reward = -np.square(raw[:, 0] - 1.0)
+        sight = agent.Sight(seen, variance, raw.astype(np.float32), np.zeros((100, 0), np.float32))
+        return agent.Outcome(float(reward.sum()), 100, False, True, sight, reward)
+
+
+def test_it_learns_what_pays(saved_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_gradient, "play_all", _Bandit())
+    monkeypatch.setattr(real_gradient, "LEARNING_RATE", 2e-2)
+    config = dataclasses.replace(CONFIG, population=32, sigma=0.3)
+    taught = learner(saved_models, config)
+    first = taught.advance()
+    np.testing.assert_array_equal(taught.mean, 0.0)  # the critic learns alone
+    last = [taught.advance() for _ in range(40)][-1]
+    assert first["steps"] == 3200
+    assert last["mean"] > first["mean"] + 50.0  # of 100, for which the action had to be 1
+    bias = taught.mean[-3:]
+    assert bias[0] > 0.5 and abs(bias[0]) > 5.0 * np.abs(bias[1:]).max()
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_going_on_is_as_never_having_stopped(saved_models: Path, stopped: int) -> None:
+    """After the first generation, too, in which the critic learns alone."""
+    whole = learner(saved_models)
+    for _ in range(stopped):
+        figures = whole.advance()
+    arrays, facts = whole.state()
+    before = whole.mean
+    for _ in range(2):
+        whole.advance()
+    assert figures["steps"] == 4 * 30
+    assert np.any(before) == (stopped > 1) and np.any(whole.mean != before)
+    parts = learner(saved_models)
+    parts.restore(arrays, facts)
+    np.testing.assert_array_equal(parts.mean, before)
+    for _ in range(2):
+        parts.advance()
+    (arrays, facts), (others, other_facts) = whole.state(), parts.state()
+    assert facts == other_facts and arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name)
+
+
+def test_before_the_first_generation_there_is_nothing_to_go_on_from(saved_models: Path) -> None:
+    fresh = learner(saved_models, initial=np.full(TASK.controller_parameters, 0.01))
+    again = learner(saved_models, initial=fresh.mean)
+    again.restore(*fresh.state())
+    assert again.generation == 0
+    np.testing.assert_array_equal(again.mean, fresh.mean)
+
+
+def test_it_plays_take_cover_too() -> None:
+    task = get_task("take_cover")
+    dodger = learner(Path("saved_models").resolve(), task=task)
+    assert dodger.advance()["mean"] == 30.0
+    dodger.advance()
+    assert np.all(np.isfinite(dodger.mean)) and dodger.mean.any()
+
+
+def test_a_parameter_that_is_not_finite_stops_the_run(saved_models: Path) -> None:
+    broken = learner(saved_models)
+    broken.advance()
+    broken.advance()
+    arrays, facts = broken.state()
+    broken.restore({**arrays, "variable_1": np.full_like(arrays["variable_1"], np.nan)}, facts)
+    with pytest.raises(RunFailed, match="generation 2: a parameter is not finite"):
+        broken.advance()
