@@ -46,12 +46,16 @@ def test_advantages_are_those_of_the_formula() -> None:
 
 def test_the_critic_sees_how_an_episode_stands() -> None:
     rewards = np.array([-0.1, 3.0, -0.1, -0.1, 3.0, -0.1])
-    sight = agent.Sight(*(np.zeros((6, size), np.float32) for size in (288, 32, 3, 38)))
+    seen, variance, raw, outlook = (np.zeros((6, size), np.float32) for size in (288, 32, 3, 38))
+    sight = agent.Sight(seen, variance, raw, outlook)
     steps = real_gradient._steps([agent.Outcome(5.6, 6, False, True, sight, rewards)] * 2)
     expected = [[0, 0, 0], [-0.1, 1, 1], [2.9, 2, 0], [2.8, 3, 1], [2.7, 4, 2], [5.7, 5, 0]]
     np.testing.assert_allclose(steps.judged[:, -3:], 2 * expected, atol=1e-6)
     assert steps.lengths == (6, 6)
-    assert steps.judged.shape == (12, 288 + 38 + 3)
+    assert steps.judged.shape == (12, 38 + 3)
+    blind = sight._replace(outlook=outlook[:, :0])  # of an environment that tells nothing
+    steps = real_gradient._steps([agent.Outcome(5.6, 6, False, True, blind, rewards)])
+    assert steps.judged.shape == (6, 288 + 3)
 
 
 class _Bandit:

@@ -9,9 +9,9 @@ too; what an action's probability would owe to that, through M's next state, is 
 
 Each generation plays `population` x `rollouts` episodes with the present C, and passes `EPOCHS`
 times over their steps (see `ppo`). Advantages are after Schulman et al. 2016, without a discount,
-because an episode's return is what counts. The critic sees more than C does: beside C's own
-features how the episode stands (return, steps, and steps since a reward), and what the environment
-knows (`outlook`). In the first generation it learns alone.
+because an episode's return is what counts. The critic sees what the environment knows (`outlook`;
+where that is nothing, what C sees) and how the episode stands: return, steps, and steps since a
+reward. In the first generation it learns alone.
 
 What learns is each weight times the spread of what it reads. The result is an average of C over the
 last generations.
@@ -280,7 +280,8 @@ def _columns(outcome: agent.Outcome) -> tuple[np.ndarray, ...]:
     rewarded = np.maximum.accumulate(np.where(rewards > 0.0, place + 1, 0))
     unrewarded = place - np.append(0, rewarded[:-1])  # steps, before each
     standing = np.stack([np.cumsum(rewards) - rewards, place, unrewarded], 1)
-    judged = np.concatenate([sight.features, sight.outlook, standing.astype(np.float32)], 1)
+    known = sight.outlook if sight.outlook.shape[1] else sight.features
+    judged = np.concatenate([known, standing.astype(np.float32)], 1)
     return sight.features, sight.variance, sight.raw, judged, rewards
 
 
