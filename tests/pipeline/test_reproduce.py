@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from wm_tf import storage
-from wm_tf.agent import ModelsAt
+from wm_tf import cli, storage
+from wm_tf.agent import ModelsAt, Outcome, Rollout
 from wm_tf.cli import INTERRUPTED, main
 from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
 from wm_tf.errors import UserError
+from wm_tf.evolution import fitness
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
 from wm_tf.pipeline import studies
@@ -33,6 +37,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     assert _reproduce(folder) == 0
     return folder
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands play in this process, and real episodes have 50 steps: for what depends on neither.
+
+    To start processes and to play whole episodes takes longer than all else that is tested.
+    """
+
+    def local(workers: int, timeout: float) -> contextlib.AbstractContextManager[SerialExecutor]:
+        return contextlib.nullcontext(SerialExecutor())
+
+    def play(executor: Executor, rollouts: list[Rollout], **common: Any) -> list[Outcome]:
+        return play_all(executor, rollouts, **{**common, "max_steps": 50})
+
+    play_all = fitness.play_all
+    monkeypatch.setattr(cli, "LocalExecutor", local)
+    monkeypatch.setattr(fitness, "play_all", play)
 
 
 def _reproduce(folder: Path) -> int:
@@ -124,6 +146,7 @@ def test_a_lost_result_is_made_again_the_same(folder: Path) -> None:
         np.testing.assert_array_equal(before[name], after[name])
 
 
+@pytest.mark.usefixtures("brief")
 def test_several_ms_of_one_v_dream_in_equal_shares(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,8 +192,8 @@ def test_several_ms_of_one_v_dream_in_equal_shares(
 
     def returns(members: tuple[ModelsAt, ...], rollouts: int) -> np.ndarray:
         share = dataclasses.replace(config, rollouts=rollouts, members=len(members))
-        fitness = DreamFitness(SerialExecutor(), run.config.task, members, share, seed=5)
-        return fitness(candidates, 0).returns
+        dreams = DreamFitness(SerialExecutor(), run.config.task, members, share, seed=5)
+        return dreams(candidates, 0).returns
 
     alone = [returns((member,), rollouts=2) for member in models]
     assert not np.any(alone[0] == alone[1])
@@ -198,15 +221,16 @@ def test_the_best_is_published_and_scored(folder: Path, tmp_path: Path) -> None:
     scores = []
     for index in range(2):
         file = tmp_path / f"{index}.json"
-        arguments = ["--env", "real", "--frames", "fast", "--episodes", "3", "--seed", "5"]
+        arguments = ["--env", "real", "--frames", "fast", "--episodes", "2", "--seed", "5"]
         files = ["--models", str(out), "--json", str(file), "--workers", str(index + 1)]
         assert main(["evaluate", "car_racing", *arguments, *files]) == 0
         scores.append(json.loads(file.read_text()))
     assert scores[0]["returns"] == scores[1]["returns"]
-    assert scores[0]["episodes"] == 3 and len(set(scores[0]["returns"])) > 1
+    assert scores[0]["episodes"] == 2 and len(set(scores[0]["returns"])) > 1
     assert scores[0]["env"]["id"] == "CarRacing-v3" and scores[0]["env"]["frames"] == "fast"
 
 
+@pytest.mark.usefixtures("brief")
 def test_controllers_are_swept_over_temperatures(
     folder: Path,
     tmp_path: Path,
@@ -255,6 +279,7 @@ def test_what_is_compared_does_not_depend_on_flags() -> None:
     assert seen == [("latent", 0), ("latent", 40), ("state", 0)]
 
 
+@pytest.mark.usefixtures("brief")
 def test_controllers_that_see_less_are_compared(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +316,7 @@ def test_a_finished_training_that_is_typed_again_keeps_the_exports(folder: Path)
     assert exported_config(run) == before
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("flags", [("--method", "gradients"), ("--search", "scaled")])
 def test_a_controller_learns_in_another_way_and_goes_on(
     folder: Path, tmp_path: Path, flags: tuple[str, str]

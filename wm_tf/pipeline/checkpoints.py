@@ -69,7 +69,7 @@ def controllers(run: Run) -> list[Evolved]:
 
                 arrays, metadata = read_state(path, run.config.task)
                 made_for = metadata["facts"].get("networks")  # imported ones came with theirs
-                if made_for is not None and made_for != _stamps(run, round_index):
+                if made_for is not None and not _has(run, round_index, made_for):
                     continue
                 tried = [tuple(row) for row in arrays["selections"].tolist()]
                 if made_for is not None and not tried:
@@ -135,6 +135,12 @@ def _stamps(run: Run, round_index: int) -> Values:
         model: storage.stamp(checked_checkpoint(run, model, round_index))
         for model in ("vision", "memory")
     }
+
+
+def _has(run: Run, round_index: int, stamps: Values) -> bool:
+    """Whether a round has the V and M of these stamps; those it has are read only if in doubt."""
+    held = {model: storage.stamp(run.required_checkpoint(model, round_index)) for model in stamps}
+    return held == stamps or _stamps(run, round_index) == stamps
 
 
 def round_of(checkpoint: Path) -> int:

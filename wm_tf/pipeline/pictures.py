@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from wm_tf.config import Task
@@ -39,11 +40,10 @@ def contact_sheet(
 ) -> bytes:
     """A PNG: real frames, their reconstructions, and dreams of one start under held keys."""
     rows = _real_and_reconstructed(vision, episode)
-    latent, h, c = _start(task, starts)
+    start = _start(task, starts)
+    step = _dream_step(memory)
     for label, action in task_module(task.name).DEMONSTRATED.items():
-        rows[f"dreamt, {label}"] = _dream(
-            vision, memory, (latent, h, c), np.array([action], np.float32)
-        )
+        rows[f"dreamt, {label}"] = _dream(vision, step, start, np.array([action], np.float32))
     return _png(np.concatenate([_row(label, frames) for label, frames in rows.items()]))
 
 
@@ -62,21 +62,31 @@ def _start(task: Task, starts: InitialLatents) -> tuple[np.ndarray, np.ndarray, 
     return starts.mean[-1:], h, c
 
 
-def _dream(
-    vision: Vision,
-    memory: Memory,
-    state: tuple[np.ndarray, np.ndarray, np.ndarray],
-    action: np.ndarray,
-) -> np.ndarray:
-    latent, h, c = state
-    frames = []
-    for step in range(COLUMNS * STEPS_BETWEEN):
-        if step % STEPS_BETWEEN == 0:
-            frames.append(_bytes(vision.decode(latent))[0])
+_State = tuple[Any, Any, Any]  # latent, h and c
+
+
+def _dream_step(memory: Memory) -> Callable[[_State, Any, Any], _State]:
+    """What a state becomes by an action at a step [], compiled, at temperature 1."""
+
+    @tf.function
+    def step(state: _State, action: Any, at: Any) -> _State:
+        latent, h, c = state
         out = memory.step(latent, action, h, c)
-        noise = mixture.noise([1, step], latent.shape)
+        noise = mixture.noise(tf.stack([1, at]), latent.shape)
         latent = mixture.sample(out.logits, out.mean, out.log_std, 1.0, *noise)
-        h, c = out.h, out.c
+        return latent, out.h, out.c
+
+    return step
+
+
+def _dream(
+    vision: Vision, step: Callable[[_State, Any, Any], _State], state: _State, action: np.ndarray
+) -> np.ndarray:
+    frames = []
+    for at in range(COLUMNS * STEPS_BETWEEN):
+        if at % STEPS_BETWEEN == 0:
+            frames.append(_bytes(vision.decode(state[0]))[0])
+        state = step(state, action, tf.constant(at))
     return np.stack(frames)
 
 
