@@ -18,7 +18,7 @@ from wm_tf.agent import ModelsAt, Outcome, Rollout
 from wm_tf.cli import INTERRUPTED, main
 from wm_tf.config import ControllerConfig, preset
 from wm_tf.data.episodes import read_episode
-from wm_tf.errors import UserError
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.evolution import fitness
 from wm_tf.evolution.fitness import DreamFitness
 from wm_tf.execution import SerialExecutor
@@ -120,6 +120,9 @@ def test_a_controller_of_other_networks_is_none_of_the_rounds(folder: Path, tmp_
     first, second = run.checkpoint("memory", 0), run.checkpoint("memory", 1)
     second.write_bytes(first.read_bytes())  # as if M had been trained again
     assert [made.round_index for made in controllers(run)] == [0]
+    second.write_bytes(first.read_bytes()[:-1])  # a damaged one is not another one
+    with pytest.raises(DamagedFile, match=r"memory-01.npz: damaged"):
+        controllers(run)
 
 
 def test_a_controller_that_was_never_scored_is_none(folder: Path, tmp_path: Path) -> None:
