@@ -324,7 +324,9 @@ class App:
             self.do(command)
 
     def _handle_mouse(self, event: pygame.event.Event) -> None:
-        if self.titled or self.session is None:
+        if self.show.help and event.type == pygame.MOUSEBUTTONDOWN:
+            self.show.help = False  # what lies below it cannot be meant
+        elif self.titled or self.session is None:
             if self.foyer.click(event, self.session) and self.session is not None:
                 self._begin_dream()
             self._follow_choice()
@@ -352,6 +354,8 @@ class App:
             self.say("this moment is kept")
         elif command is Command.LOAD_STATE:
             self.say("back at the kept moment" if session.kept else "no moment was kept")
+        elif command is Command.FUTURES and session.futures is not None:
+            self.show.hud = True
         elif command is Command.NEXT_DRIVER and len(session.drivers) == 1:
             self.say("there is no controller here")
 
@@ -372,10 +376,12 @@ class App:
 
     def _toggle_latent(self) -> None:
         self.show.latent = not self.show.latent
+        self.show.hud |= self.show.latent
         self._mouse.release()
 
     def _toggle_mixture(self) -> None:
         self.show.mixture = not self.show.mixture
+        self.show.hud |= self.show.mixture
 
     def _toggle_full_screen(self) -> None:
         self.devices.release_all()

@@ -88,7 +88,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(Command.STEP_BACK, (",",), "one step back", "Time"),
     Binding(Command.REWIND, ("backspace",), "rewind while held", "Time", ("leftshoulder",)),
     Binding(Command.SLOWER, ("-",), "slower", "Time"),
-    Binding(Command.FASTER, ("=",), "faster", "Time"),
+    Binding(Command.FASTER, ("=", "+"), "faster", "Time"),
     Binding(Command.SAVE_STATE, ("f5",), "keep this moment", "Time"),
     Binding(Command.LOAD_STATE, ("f9",), "back to the kept moment", "Time"),
     Binding(Command.BEGIN_AGAIN, ("r",), "begin again, with other chance", "Begin", ("back",)),

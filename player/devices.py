@@ -22,6 +22,8 @@ class Devices:
 
     def __init__(self, bindings: Sequence[Binding] = BINDINGS) -> None:
         self._by_chord = {chord(key): b.command for b in bindings for key in b.keys}
+        keys = [(key, b.command) for b in bindings for key in b.keys]
+        self._by_sign = {key: c for key, c in keys if len(key) == 1 and not key.isalpha()}
         pads = [(name, b.command) for b in bindings for name in b.pad]
         self._by_button = {BUTTONS[name]: command for name, command in pads if name in BUTTONS}
         self._by_axis = {AXES[name]: command for name, command in pads if name in AXES}
@@ -66,11 +68,13 @@ class Devices:
         return Hands(**(held | pushed), analog=frozenset(pushed))
 
     def _command_of(self, event: pygame.event.Event) -> Command | None:
+        """By the key or, because "=" and "[" have no key on some keyboards, by what it types."""
         modifiers = getattr(event, "mod", 0)
         for modifier, mask in (("shift", pygame.KMOD_SHIFT), ("alt", pygame.KMOD_ALT)):
             if modifiers & mask and (event.key, modifier) in self._by_chord:
                 return self._by_chord[event.key, modifier]
-        return self._by_chord.get((event.key, ""))
+        typed = self._by_sign.get(getattr(event, "unicode", ""))
+        return self._by_chord.get((event.key, ""), typed)
 
     def _press(self, source: object, command: Command | None) -> list[Command]:
         if command is None:

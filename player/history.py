@@ -37,6 +37,7 @@ class Moment:
     reward: float = 0.0
     total: float = 0.0  # the return so far
     done_probability: float = 0.0
+    danger: float = 0.0  # the sum of done_probability so far
     ended: bool = False
     pins: tuple[tuple[int, float], ...] = ()  # (dimension, value) set by hand after the step
     real: RealMoment | None = None  # the real environment, where it runs too
@@ -100,6 +101,11 @@ class History:
     def since(self, number: int) -> tuple[Moment, ...]:
         """From the moment of that number, or the oldest that is remembered, up to now."""
         return tuple(self._moments[max(0, number - self._gone) : self._place + 1])
+
+    def at(self, number: int) -> Moment | None:
+        """The moment of that number, be it past or a future that is still there."""
+        place = number - self._gone
+        return self._moments[place] if 0 <= place <= self.last_place else None
 
     @property
     def last_place(self) -> int:

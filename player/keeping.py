@@ -1,8 +1,8 @@
 """What a person keeps of a drive: recordings, episodes of real frames, screenshots.
 
-A drive on real frames is written as `recordings/TASK-real/episode-900000.npz` and so on. Copied
-into a run's `rollouts/00/`, it is trained on by the next `encode` and `train-memory`; collected
-episodes count from 0, so that none is overwritten.
+A drive on real frames is written as `recordings/TASK-real/episode-900001.npz` and so on. Copied
+into a run's `rollouts/00/`, it is trained on by the next `encode` and `train-memory` (but each
+twentieth, which is held out); collected episodes count from 0, so that none is overwritten.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Keeper:
         path, steps, last = self._episode or (None, 1, None)
         if path is None or len(moments) < steps or moments[steps - 1] is not last:
             folder = FOLDER / f"{self.task}-real"
-            paths = (episodes.episode_path(folder, index) for index in count(FIRST_DRIVEN))
+            paths = (episodes.episode_path(folder, index) for index in count(FIRST_DRIVEN + 1))
             path = next(path for path in paths if not path.exists())
         episodes.write_episode(path, episode, session.world.task)
         self._episode = path, len(moments), moments[-1]

@@ -60,8 +60,10 @@ def rebound(path: Path) -> tuple[Binding, ...]:
         )
         for binding in BINDINGS
     )
-    _check_meanings(path, "key", bindings, lambda binding: binding.keys, chord)
-    _check_meanings(path, "button", bindings, lambda binding: binding.pad, _button)
+    named = "one that pygame names, perhaps after shift+ or alt+"
+    _check_meanings(path, "key", named, bindings, lambda binding: binding.keys, chord)
+    named = "one of " + ", ".join([*gamepads.BUTTONS, *gamepads.AXES])
+    _check_meanings(path, "button", named, bindings, lambda binding: binding.pad, _button)
     for binding in bindings:
         axes = [name for name in binding.pad if name in gamepads.AXES]
         if axes and binding.command not in DRIVING:
@@ -83,6 +85,7 @@ def _check_table(path: Path, table: dict[str, Any]) -> None:
 def _check_meanings(
     path: Path,
     what: str,
+    accepted: str,
     bindings: Sequence[Binding],
     names_of: Callable[[Binding], Sequence[str]],
     meaning_of: Callable[[str], Any],
@@ -93,7 +96,7 @@ def _check_meanings(
             try:
                 meaning = meaning_of(name)
             except ValueError:
-                raise UserError(f"{path}: unknown {what} {name!r}") from None
+                raise UserError(f"{path}: unknown {what} {name!r}: expected {accepted}") from None
             first = meanings.setdefault(meaning, binding.command)
             if first is not binding.command:
                 pair = f"{first.name.lower()} and {binding.command.name.lower()}"

@@ -16,6 +16,7 @@ import tyro
 from player import driving
 from player.driving import Driver
 from player.recording import Planned
+from wm_tf import storage
 from wm_tf.config import Task, get_task
 from wm_tf.dream.world import checked_temperature
 from wm_tf.errors import UserError
@@ -80,10 +81,9 @@ def check(options: Options) -> None:
             continue
         if not path.name.lower().endswith(suffix):
             raise UserError(f"--{name}: expected a name that ends in {suffix}, got {path}")
-        if os.path.isdir(path):
-            raise UserError(f"--{name} {path}: is a folder")
         if not os.path.isdir(path.absolute().parent):
             raise UserError(f"--{name} {path}: there is no folder {path.absolute().parent}")
+        storage.check_output(f"--{name}", path)
 
 
 def driver_of(options: Options, possible: Sequence[Driver]) -> Driver:

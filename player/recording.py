@@ -152,7 +152,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self._history: History | None = None
-        self._first = 0
+        self._first = 0  # number of the moment with which it begins
+        self._begins: Moment | None = None  # that moment
 
     @property
     def running(self) -> bool:
@@ -160,7 +161,8 @@ class Recorder:
 
     def begin(self, history: History) -> None:
         """Records from now on."""
-        self._history, self._first = history, history.number
+        self._history = history
+        self._begin_at(history.number)
 
     def follows(self, history: History) -> bool:
         """Whether the recording is of that history, and not of a dream that was left.
@@ -169,9 +171,15 @@ class Recorder:
         """
         if history is not self._history:
             return False
-        if history.number < self._first and not history.has_future:
-            self._first = max(0, history.number - 1)
+        left = history.at(self._first) is not self._begins
+        if history.number < self._first and left:
+            # A future that was chosen lies ahead; of one that is driven, a step is behind.
+            self._begin_at(max(0, history.number - (not history.has_future)))
         return True
+
+    def _begin_at(self, number: int) -> None:
+        assert self._history is not None
+        self._first, self._begins = number, self._history.at(number)
 
     def finish(self) -> tuple[Sequence[Moment], Sequence[Moment]]:
         """Ends the recording: (the moments recorded, those and all before them in the dream)."""

@@ -167,8 +167,7 @@ class Session:
     def tick(self, hands: Hands = HANDS_OFF) -> bool:
         """Lets one step of the environment's clock go by; whether the dream moved on."""
         if self.rewinding:
-            self._drop_futures()
-            return self.history.move(-1)
+            return self._go_back()
         if self.futures is not None:
             self._dream_futures()
         if self.forked or self.paused or self.ended:
@@ -192,6 +191,7 @@ class Session:
         if driving.held_axes(self.world.task, hands).any():
             self._diverge()
         if self.history.has_future and not self._new_future:
+            self._new_seed = None
             return self.history.move(1)
         self._new_future = False
         scripted = self.scripted
@@ -220,10 +220,14 @@ class Session:
             ACTIONS[command](self)
 
     def choose(self, index: int) -> None:
-        """Goes on in one of the futures that are shown; it plays until someone acts."""
-        moments = [] if self.futures is None else self.futures.futures[index].moments
-        if not moments or not self._back_to_fork():
+        """Goes on in one of the futures that are shown; it plays until someone acts.
+
+        Who acts at once goes on with its chance.
+        """
+        chosen = None if self.futures is None else self.futures.futures[index]
+        if chosen is None or not chosen.moments or not self._back_to_fork():
             return
+        moments = chosen.moments
         self.pins = dict(moments[0].pins)
         self._drop_futures()
         self._diverge()
@@ -231,6 +235,7 @@ class Session:
         for moment in moments:
             self.history.append(moment)
         self.history.move(-len(moments))
+        self._new_seed = chosen.seed
         self.paused = False
 
     def begin_from(self, source: Source) -> None:
@@ -260,6 +265,7 @@ class Session:
         """Lets a latent dimension go its own way again."""
         if self.pins.pop(dimension, None) is not None:
             self._diverge()
+            self._renew_futures()
 
     # How it works --------------------------------------------------------------------------
 
@@ -332,6 +338,7 @@ class Session:
     def _repaint(self) -> None:
         self._diverge()
         self.history.replace_now(stepping.pinned(self.now, self.pins))
+        self._renew_futures()
 
     # Views ---------------------------------------------------------------------------------
 
@@ -377,6 +384,11 @@ class Session:
             return None
         return Futures(self.world, moment, self.driver, self.temperature, self.pins)
 
+    def _renew_futures(self) -> None:
+        """Those that are shown are of how things were a moment ago."""
+        if self.futures is not None:
+            self.futures = self._futures_of(self.now)
+
     def _back_to_fork(self) -> bool:
         """Goes to the moment where the futures begin; False if the dream has left it for good."""
         return self.futures is not None and self.history.go_to(self.futures.origin, _REMEMBERED)
@@ -393,6 +405,7 @@ class Session:
     def _enter(self, first: Moment) -> None:
         self._script.drop()
         self._new_future = False
+        self._new_seed = None
         self._drop_futures()
         self.pins = {}
         self.history = History(first)
@@ -413,21 +426,27 @@ class Session:
 
     def step_back(self) -> None:
         """One step back, and stands still."""
-        self._drop_futures()
         self.paused = True
-        self.history.move(-1)
+        self._go_back()
+
+    def _go_back(self) -> bool:
+        self._drop_futures()
+        self._new_seed = None
+        return self.history.move(-1)
 
     def next_driver(self) -> None:
         """The next of those who can drive, without a reset."""
         after = self.drivers.index(self.driver) + 1
         self.driver = self.drivers[after % len(self.drivers)]
         self._diverge()
+        self._renew_futures()
 
     def set_temperature(self, temperature: float) -> None:
         """Another temperature from now on."""
         if temperature != self.temperature:
             self._diverge()
-        self.temperature = temperature
+            self.temperature = temperature
+            self._renew_futures()
 
     def keep(self) -> None:
         """Keeps this moment, with its past, to come back to."""
@@ -442,10 +461,12 @@ class Session:
                 self._beside.view = View.DREAM
             self._drop_futures()
             self._diverge()
+            self._new_seed = None
             self.pins = dict(self.now.pins)
 
     def free_latent(self) -> None:
         """Lets go of every latent dimension that is held."""
         if self.pins:
             self._diverge()
-        self.pins = {}
+            self.pins = {}
+            self._renew_futures()

@@ -43,6 +43,7 @@ def dreamt(
         reward=outcome.reward,
         total=before.total + outcome.reward,
         done_probability=outcome.done_probability,
+        danger=before.danger + outcome.done_probability,
         ended=outcome.ended,
         real=real,
     )
@@ -62,6 +63,7 @@ def followed(
         reward=reward,
         total=before.total + reward,
         done_probability=real.done_probability,
+        danger=before.danger + real.done_probability,
         ended=real.ended,
         real=real,
         from_real=True,

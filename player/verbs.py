@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _pause(session: Session) -> None:
-    session.paused = not session.paused
+    session.paused = not session.paused and not session.ended  # which stands still by itself
 
 
 def _slower(session: Session) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wm_tf import agent
+from wm_tf.errors import UserError
 from wm_tf.evaluate import evaluate
 from wm_tf.execution import SerialExecutor
 from wm_tf.precision import Precision
@@ -38,7 +39,10 @@ def test_a_task_that_is_drawn_one_way_is_scored_on_official_frames(
         return [agent.Outcome(1.0, 1, False, True) for _ in chunk.rollouts]
 
     monkeypatch.setattr(agent, "play", play)
-    for task, drawn in (("take_cover", "official"), ("car_racing", "fast")):
-        options: dict[str, Any] = {"env": "real", "episodes": 1, "seed": 0, "frames": "fast"}
-        result = evaluate(SerialExecutor(), task, Path("none"), **options, random=True)
-        assert result["env"]["frames"] == drawn
+    options: dict[str, Any] = {"env": "real", "episodes": 1, "seed": 0, "random": True}
+    for task, frames in (("take_cover", None), ("take_cover", "official"), ("car_racing", "fast")):
+        result = evaluate(SerialExecutor(), task, Path("none"), frames=frames, **options)
+        assert result["env"]["frames"] == (frames or "official")
+        assert "models" not in result  # nobody looked at them
+    with pytest.raises(UserError, match="--frames fast: take_cover is drawn one way"):
+        evaluate(SerialExecutor(), "take_cover", Path("none"), frames="fast", **options)

@@ -105,6 +105,18 @@ def test_the_readme_does_not_speak_of_other_models(renewed: Path, tmp_path: Path
     assert score["mean"] == 1.0
 
 
+def test_a_score_of_other_models_is_refused(
+    renewed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = manifest.read(renewed / "car_racing", "car_racing")
+    other = result_file(tmp_path, models="0" * 64)
+    assert main(["renew", str(renewed), "--scores", str(other)]) == 2
+    assert "a score of other models than those in" in capsys.readouterr().err
+    assert manifest.read(renewed / "car_racing", "car_racing") == held
+    own = result_file(tmp_path, models=manifest.models_checksum(held))
+    assert module._scores([own], ["car_racing"], renewed)["car_racing"][0]["mean"] == SCORE["mean"]
+
+
 def test_the_gif_shows_the_real_game_beside_the_dream(renewed: Path) -> None:
     data = (renewed / "car_racing" / "dream.gif").read_bytes()
     with Image.open(io.BytesIO(data)) as film:

@@ -4,7 +4,7 @@ Collection, fitness in the real environment, selection and evaluation are sequen
 some rollouts of one task that are played `ROWS` at a time, with one network call per step (`play`);
 where one ends, the chunk's next one begins. A chunk is small data and what it gives depends on
 nothing but itself: a network's result depends slightly on the size of its batch, so the batch
-always has `ROWS` rows, empty ones among them.
+always has as many rows, empty ones among them.
 
 At step t the agent sees frame_t, samples z_t from V's moments and acts on [z_t, h_t], where h_t was
 returned by M's step on (z_{t-1}, a_{t-1}).
@@ -89,7 +89,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rollouts that one worker plays, `ROWS` at a time."""
+    """Rollouts that one worker plays, some at a time."""
 
     task: str
     rollouts: tuple[Rollout, ...]
@@ -105,6 +105,8 @@ class Chunk:
     """Of V's convolutions."""
     watched: bool = False
     """Outcomes tell what C saw and did."""
+    rows: int = ROWS
+    """Rollouts that are played at the same time: in a network's batch."""
 
     @property
     def records(self) -> list[Path]:
@@ -132,6 +134,7 @@ class Sight(NamedTuple):
     variance: np.ndarray  # of that latent, [T, Z]
     raw: np.ndarray  # what was squashed to actions, [T, A]
     outlook: np.ndarray  # what the environment knows, [T, K]
+    ahead: np.ndarray  # rewards that the environment has in store, [T]
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def chunks(rollouts: Sequence[Rollout], size: int, **common: Any) -> list[Chunk]
 
 
 class Actor(Protocol):
-    """Chooses actions for rows of rollouts, at most `ROWS`."""
+    """Chooses actions for rows of rollouts, at most so many as its chunk says."""
 
     def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
         """A rollout begins in a row, with the generator of its own random numbers."""
@@ -176,7 +179,7 @@ class Actor(Protocol):
         """Frames, uint8 [B, 64, 64, 3], to actions, float32 [B, A]; called once per step."""
 
     def sight(self) -> tuple[np.ndarray, ...] | None:
-        """Of each row in the last step, what makes a `Sight` but for the outlook; None: no C."""
+        """Of each row in the last step, the first fields of a `Sight`, up to `raw`; None: no C."""
 
 
 class RandomActor:
@@ -205,12 +208,13 @@ class RandomActor:
 
 
 class WorldModelActor:
-    """The paper's agent: one compiled call of V, C and M per step, for a batch of `ROWS`.
+    """The paper's agent: one compiled call of V, C and M per step, for a batch of `rows`.
 
     Args:
       task: whose models they are.
       vision, memory, controller: V, M and, for rollouts without parameters of their own, C.
       precision: of V's convolutions.
+      rows: of a batch.
     """
 
     def __init__(
@@ -220,20 +224,21 @@ class WorldModelActor:
         memory: Memory,
         controller: Controller | None,
         precision: Arithmetic = "float32",
+        rows: int = ROWS,
     ) -> None:
         self._task = task
         self._controller = controller
         self._advance = _compiled_step(vision, memory, task, precision)
         self._draws: dict[int, tuple[np.random.Generator, Iterator[np.ndarray]]] = {}
-        self._parameters: np.ndarray | None = None  # [ROWS, N], of controllers of one size
-        self._scale = np.zeros(ROWS, np.float32)
-        self._frames = np.zeros((ROWS, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        self._normal = np.zeros((ROWS, task.latent_size), np.float32)
-        self._disturbance = np.zeros((ROWS, task.action_size), np.float32)
-        self._exploring = np.zeros((ROWS, task.action_size), np.float32)
-        self._exploration = np.zeros(ROWS, np.float32)
+        self._parameters: np.ndarray | None = None  # [rows, N], of controllers of one size
+        self._scale = np.zeros(rows, np.float32)
+        self._frames = np.zeros((rows, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        self._normal = np.zeros((rows, task.latent_size), np.float32)
+        self._disturbance = np.zeros((rows, task.action_size), np.float32)
+        self._exploring = np.zeros((rows, task.action_size), np.float32)
+        self._exploration = np.zeros(rows, np.float32)
         self._sight: Any = None
-        self._h, self._c = (part.numpy() for part in memory.initial_state(ROWS))
+        self._h, self._c = (part.numpy() for part in memory.initial_state(rows))
 
     def begin(self, row: int, rollout: Rollout, generator: np.random.Generator) -> None:
         parameters = rollout.parameters
@@ -241,7 +246,7 @@ class WorldModelActor:
             assert self._controller is not None  # `_actor` has seen to it
             parameters = self._controller.parameters.numpy()
         if self._parameters is None:
-            self._parameters = np.zeros((ROWS, len(parameters)), np.float32)
+            self._parameters = np.zeros((len(self._scale), len(parameters)), np.float32)
         self._parameters[row] = parameters
         self._scale[row] = rollout.noise
         self._exploration[row] = rollout.exploration
@@ -281,8 +286,8 @@ def play(chunk: Chunk) -> list[Outcome]:
     """Plays a chunk's rollouts to their ends; an episode to be recorded is written as it ends."""
     task = get_task(chunk.task)
     actor = _actor(chunk, task)
-    rows = range(min(ROWS, len(chunk.rollouts)))
-    environments = _environments.of(chunk.task, chunk.official_frames, chunk.immortal, ROWS)
+    rows = range(min(chunk.rows, len(chunk.rollouts)))
+    environments = _environments.of(chunk.task, chunk.official_frames, chunk.immortal, chunk.rows)
     outcomes: dict[int, Outcome] = {}  # by the place in the chunk
     waiting = iter(enumerate(chunk.rollouts))
     records: dict[int, _Record] = {}  # of the rows, the ended ones too: batches keep their frames
@@ -306,7 +311,9 @@ def play(chunk: Chunk) -> list[Outcome]:
         for row, place in list(playing.items()):
             record = records[row]
             if sight:
-                record.see(*(part[row] for part in sight), environments[row].outlook())
+                environment = environments[row]
+                known = environment.outlook(), np.asarray(environment.reward_ahead(), np.float32)
+                record.see(*(part[row] for part in sight), *known)
             record.add(actions[row], environments[row].step(actions[row]), chunk)
             if record.ended:
                 record.write(chunk.rollouts[place], chunk, task)
@@ -391,7 +398,7 @@ def _actor(chunk: Chunk, task: Task) -> Actor:
     vision, memory, controller = load_models(chunk.models, chunk.task)
     if controller is None and any(rollout.parameters is None for rollout in chunk.rollouts):
         raise UserError(f"{chunk.models.folder}: there is no controller of {chunk.task} in it")
-    return WorldModelActor(task, vision, memory, controller, chunk.precision)
+    return WorldModelActor(task, vision, memory, controller, chunk.precision, chunk.rows)
 
 
 class _Environments(threading.local):

@@ -268,7 +268,9 @@ class Export(_WithRun):
         held = begun_with(self.folder)
         name = self.preset or held.get("preset", "desktop")
         seed = held.get("seed", 1) if self.seed is None else self.seed
-        return Run.open(self.folder, preset(self.task, name, seed), self.skip_corrupt)
+        run = Run.open(self.folder, preset(self.task, name, seed), self.skip_corrupt)
+        run.check_begun_alike()
+        return run
 
 
 @dataclass(frozen=True)
@@ -490,7 +492,9 @@ class ImportData(_Stage):
 
         data = self.data or Path("datasets") / f"{self.task}-v0"
         with self.open().alone() as run:
-            _show({"episodes": import_data(data, run.config.task, run.rollouts(self.round))})
+            episodes = import_data(data, run.config.task, run.rollouts(self.round))
+            run.begin()
+        _show({"episodes": episodes})
 
 
 @dataclass(frozen=True)
@@ -671,7 +675,7 @@ def _show(figures: Mapping[str, Any]) -> None:
     """Prints a stage's figures, a line each."""
     for name, value in figures.items():
         if isinstance(value, int | float):
-            print(f"{name.replace('_', ' ')}: {value:.6g}")
+            print(f"{name.replace('_', ' ')}: {value:{',' if isinstance(value, int) else '.6g'}}")
 
 
 def _usage() -> str:

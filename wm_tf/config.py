@@ -143,7 +143,7 @@ class CollectConfig:
     """How episodes are gathered in the real environment."""
 
     episodes: int = 160
-    """Episodes to add."""
+    """Episodes of the round, with those that are there."""
     policy: Literal["random", "controller"] = "random"
     """Who acts: the task's random policy, or the last controller of the rounds before, its best
     mean and its last one in turn."""

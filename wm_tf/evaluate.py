@@ -60,8 +60,7 @@ def evaluate(
       env: where to play.
       episodes: how many.
       seed: of the episodes.
-      frames: official or fast drawing (of the real environment alone; take_cover is drawn one
-        way); None: official.
+      frames: official, or fast drawing of the real car_racing; None: official.
       precision: of V's convolutions (of the real environment alone); None: float32, as V is served.
       random: score the task's random policy instead of the controller.
       temperature: of the dream (of it alone); None: that of the manifest.
@@ -69,7 +68,8 @@ def evaluate(
     Returns:
       ``task``, ``env`` {name, id, version, frames, and precision if it is not float32}, ``policy``,
       ``episodes``, ``seed``, ``mean``, ``std`` (population), ``se`` (of the mean), ``min``,
-      ``max``, ``returns``, ``lengths``, ``seconds``.
+      ``max``, ``returns``, ``lengths``, ``seconds``, and ``models``, their
+      `manifest.models_checksum`, unless none was looked at.
 
     Raises:
       UserError: there are no such models, or what is given belongs to the other `env`.
@@ -84,15 +84,17 @@ def evaluate(
     if random and precision is not None:
         raise UserError(f"--precision {precision}: the random policy does not look at frames")
     dtype = compute_dtype(precision or "float32")
-    if frames is None or task != "car_racing":  # others are drawn one way
-        frames = "official"
+    if frames == "fast" and task != "car_racing":
+        raise UserError(f"--frames fast: {task} is drawn one way, which is official")
+    frames = frames or "official"
     start = time.monotonic()
     facts = get_task(task)
+    folder = None if env == "real" and random else manifest.find_models(models, task)
     if env == "real":
-        located = None if random else _located(models, task)
+        located = None if folder is None else agent.ModelsAt.now(folder)
         returns, lengths = _play_real(executor, facts, located, episodes, seed, frames, dtype)
     else:
-        folder = manifest.find_models(models, task)
+        assert folder is not None
         play = _dream_randomly if random else _dream
         dreams = _Dreams.of(facts, folder, temperature)
         with Progress("evaluate", episodes, "dreams") as progress:
@@ -105,6 +107,9 @@ def evaluate(
             described["precision"] = dtype
     else:
         described |= {"id": facts.dream, "temperature": dreams.temperature}
+    scored = {}
+    if folder is not None:
+        scored["models"] = manifest.models_checksum(manifest.read(folder, task))
     return {
         "task": task,
         "env": described,
@@ -114,6 +119,7 @@ def evaluate(
         "returns": [float(value) for value in returns],
         "lengths": [int(length) for length in lengths],
         "seconds": time.monotonic() - start,
+        **scored,
     }
 
 
@@ -130,10 +136,6 @@ def summary(returns: Sequence[float]) -> dict[str, float]:
         "min": float(values.min()),
         "max": float(values.max()),
     }
-
-
-def _located(models: Path, task: str) -> agent.ModelsAt:
-    return agent.ModelsAt.now(manifest.find_models(models, task))
 
 
 def _play_real(

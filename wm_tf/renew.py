@@ -51,7 +51,7 @@ def renew(models: Path, results: Sequence[Path] = ()) -> None:
       RunFailed: something cannot be written.
     """
     tasks = tasks_in(models)
-    scores = _scores(results, tasks)
+    scores = _scores(results, tasks, models)
     folders = []
     with Progress("renew", len(tasks), "tasks") as progress:
         for task in tasks:
@@ -81,7 +81,9 @@ def score_table(manifests: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", "```", *commands, "```"])
 
 
-def _scores(results: Sequence[Path], tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _scores(
+    results: Sequence[Path], tasks: Sequence[str], models: Path
+) -> dict[str, list[dict[str, Any]]]:
     """Results by their task, as manifests hold them."""
     scores: dict[str, list[dict[str, Any]]] = {}
     for path in results:
@@ -91,7 +93,11 @@ def _scores(results: Sequence[Path], tasks: Sequence[str]) -> dict[str, list[dic
             raise UserError(f"{path}: expected a score of {accepted}, got {result['task']!r}")
         if result["policy"] == "random":
             raise UserError(f"{path}: a score of the random policy, expected the controller's")
-        scores.setdefault(result["task"], []).append(_score(result))
+        task = result["task"]
+        held = manifest.read(manifest.find_models(models, task), task)
+        if result.get("models", manifest.models_checksum(held)) != manifest.models_checksum(held):
+            raise UserError(f"{path}: a score of other models than those in {models}")
+        scores.setdefault(task, []).append(_score(result))
     return scores
 
 

@@ -45,6 +45,8 @@ def sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DamagedFile(f"{path}: no such file") from None
     except OSError as error:
         raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -99,7 +101,7 @@ def check_output(flag: str, path: Path | None) -> None:
     if path is None:
         return
     folder = next((place for place in path.absolute().parents if os.path.exists(place)), path)
-    if not path.name or os.path.isdir(path):
+    if not path.name or (os.path.exists(path) and not os.path.isfile(path)):
         raise UserError(f"{flag}: expected the name of a file, got {str(path)!r}")
     if not folder.is_dir():
         raise UserError(f"{flag}: expected a file in a folder, but {folder} is none")

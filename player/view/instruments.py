@@ -20,6 +20,7 @@ FULL_LOCK = 110.0  # degrees that the wheel turns at steer = 1
 _TURNED_WHEELS = 150  # kept, of 160 kB each in a window of 960x720
 _BEAT = ((0.0, 0.0), (0.3, 0.0), (0.36, 0.18), (0.42, 0.0), (0.46, -0.15), (0.5, 1.0),
          (0.55, -0.4), (0.6, 0.0), (0.75, 0.22), (0.85, 0.0), (1.0, 0.0))  # fmt: skip
+_FLAT = 20  # moments of the line that are flat when the player is dead
 
 
 class Instruments:
@@ -158,26 +159,39 @@ class Instruments:
     def _heartbeat(
         self, surface: pygame.Surface, rect: pygame.Rect, moments: Sequence[Moment], unit: float
     ) -> None:
-        points = heartbeat([m.done_probability for m in moments], [m.ended for m in moments])
+        points = heartbeat([m.state.step for m in moments], [m.danger for m in moments])
+        if _life(moments[-1]) == "dead":
+            points[-_FLAT:] = 0.0
         x = np.linspace(rect.right - rect.width * len(points) / 70, rect.right, len(points))
         y = rect.centery - points * rect.height * 0.32
-        danger = moments[-1].done_probability > 0.3 or moments[-1].ended
+        danger = moments[-1].done_probability > 0.3 or _life(moments[-1]) == "dead"
         colour = palette.WARNING if danger else palette.GOOD
         if len(points) > 1:
             line = [p for p in zip(x, y, strict=True) if p[0] >= rect.left]
             pygame.draw.lines(surface, colour, False, line, max(2, round(2.5 * unit)))
-        word = "dead" if moments[-1].ended else "alive"
-        seconds = f"{word}, {moments[-1].state.step} tics"
+        seconds = f"{_life(moments[-1])}, {moments[-1].state.step} tics"
         at = (rect.centerx, rect.bottom - 16 * unit)
         self._text.draw(surface, seconds, 15 * unit, at, palette.FAINT, "midtop")
 
 
-def heartbeat(danger: Sequence[float], ended: Sequence[bool]) -> np.ndarray:
-    """A pulse curve of the last moments, in about [-0.4, 1]: faster in danger, flat when dead."""
-    rate = 0.03 + 0.09 * np.clip(np.asarray(danger, float), 0, 1)  # beats per step
-    phase = np.cumsum(rate) % 1.0
+def heartbeat(step: Sequence[int], danger: Sequence[float]) -> np.ndarray:
+    """A pulse curve of some moments, in about [-0.4, 1], which is faster in danger.
+
+    Args:
+      step: the number of each.
+      danger: the sum of the probabilities of an end up to each.
+    """
+    phase = (0.03 * np.asarray(step) + 0.09 * np.asarray(danger)) % 1.0  # of beats
     x, y = zip(*_BEAT, strict=True)
-    return np.where(np.asarray(ended, bool), 0.0, np.interp(phase, x, y))
+    return np.interp(phase, x, y)
+
+
+def _life(now: Moment) -> str:
+    """How the player is, in a word; who has lived until the time was up is not dead."""
+    if not now.ended:
+        return "alive"
+    real = now.real if now.from_real else None
+    return "dead" if real is None or real.terminated else "survived"
 
 
 def badge(

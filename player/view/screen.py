@@ -209,14 +209,14 @@ class Screen:
         picture, unit = layout.picture, max(layout.unit, 0.6)
         if session.ended and not session.rewinding:
             keys = self._key(Command.BEGIN_AGAIN), self._key(Command.REWIND)
-            lines = ["The dream has ended.", f"{keys[0]} begins again, {keys[1]} goes back"]
+            ended = "real game" if session.now.from_real else "dream"
+            lines = [f"The {ended} has ended.", f"{keys[0]} begins again, {keys[1]} goes back"]
             plate(surface, self.text, picture.center, lines, unit, picture.width)
         elif session.rewinding:
             plate(surface, self.text, picture.center, ["rewinding"], unit, picture.width)
         elif session.forked:
             line = f"click one, or {self._key(Command.FORK)} goes on as before"
-            below = (picture.centerx, picture.bottom - 34 * unit)
-            plate(surface, self.text, below, [line], unit * 0.75, picture.width)
+            plate(surface, self.text, picture.center, [line], unit * 0.75, picture.width)
         elif session.paused:
             line = f"paused: {self._key(Command.PAUSE)} goes on"
             plate(surface, self.text, picture.center, [line], unit, picture.width)

@@ -181,24 +181,43 @@ def test_the_outlook_tells_where_car_and_road_are() -> None:
     env = car_racing.make()
     env.reset(seed=3)
     start = env.outlook()
-    assert (start.shape, start.dtype) == ((38,), np.float32)
-    visited, ahead, *_ = start
-    assert visited < 0.02 and ahead == 1.0  # it stands on the first tiles
-    aside, forwards = start[16:27] * 40.0, start[27:] * 40.0
+    assert (start.shape, start.dtype) == ((39,), np.float32)
+    visited, ahead, missed, *_ = start
+    assert visited < 0.02 and ahead == 1.0 and not missed  # it stands on the first tiles
+    aside, forwards = start[17:28] * 40.0, start[28:] * 40.0
     assert abs(aside[1]) < 1.0 and abs(forwards[1]) < 5.0  # the nearest tile
     assert forwards[0] < forwards[1] < forwards[2] < forwards[3]
     drive = follow_track(40.0)(env)
     for _ in range(200):
         env.step(next(drive))
-    visited, ahead, right, speed = env.outlook()[:4]
-    assert 0.0 < visited < 0.5 < ahead < 1.0
+    visited, ahead, missed, right, speed = env.outlook()[:5]
+    assert 0.0 < visited < 0.5 < ahead < 1.0 and not missed
     assert visited + ahead == pytest.approx(1.0, abs=0.05)
     assert abs(right) < 0.2 < speed
-    assert env.outlook()[11:15].sum() >= 3.0  # wheels on the road
+    assert env.outlook()[12:16].sum() >= 3.0  # wheels on the road
     for _ in range(100):
         env.step(np.array([0.0, 1.0, 0.0], np.float32))
     outlook = env.outlook()
-    assert not outlook[11:15].any() and outlook[15] > 0.3  # off it, and away from its middle
+    assert not outlook[12:16].any() and outlook[16] > 0.3  # off it, and away from its middle
+    env.close()
+
+
+def test_the_reward_ahead_falls_by_what_a_tile_pays_or_would_have_paid() -> None:
+    env = car_racing.make()
+    env.reset(seed=3)
+    ahead = env.reward_ahead()
+    assert ahead == pytest.approx(1000.0)  # with the tiles that the first step pays for
+    drive = follow_track(40.0)(env)
+    while not env.reward_ahead() < 600.0:
+        before = env.reward_ahead()
+        _, reward, *_ = env.step(next(drive))
+        assert reward + env.reward_ahead() - before == pytest.approx(-0.1)
+    here = next(index for index, tile in enumerate(env.road) if not tile.road_visited)
+    before = env.reward_ahead()
+    assert not env.outlook()[2]
+    env.tile_reached(env.road[here + 5])
+    assert before - env.reward_ahead() == pytest.approx(5 * 1000.0 / len(env.track))
+    assert env.outlook()[2]  # the lap does not end without the five that were skipped
     env.close()
 
 

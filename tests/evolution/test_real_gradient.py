@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from wm_tf import agent
 from wm_tf.config import ControllerConfig, Task, get_task
 from wm_tf.errors import RunFailed
 from wm_tf.evolution import real_gradient
+from wm_tf.evolution.ppo import ActorCritic, make_critic
 from wm_tf.evolution.real_gradient import RealGradient, advantages
 from wm_tf.execution import SerialExecutor
 from wm_tf.models import controller
@@ -47,12 +49,14 @@ def test_advantages_are_those_of_the_formula() -> None:
 def test_the_critic_sees_how_an_episode_stands() -> None:
     rewards = np.array([-0.1, 3.0, -0.1, -0.1, 3.0, -0.1])
     seen, variance, raw, outlook = (np.zeros((6, size), np.float32) for size in (288, 32, 3, 38))
-    sight = agent.Sight(seen, variance, raw, outlook)
+    ahead = np.array([6.0, 6.0, 3.0, 3.0, 3.0, 0.0], np.float32)
+    sight = agent.Sight(seen, variance, raw, outlook, ahead)
     steps = real_gradient._steps([agent.Outcome(5.6, 6, False, True, sight, rewards)] * 2)
     expected = [[0, 0, 0], [-0.1, 1, 1], [2.9, 2, 0], [2.8, 3, 1], [2.7, 4, 2], [5.7, 5, 0]]
     np.testing.assert_allclose(steps.judged[:, -3:], 2 * expected, atol=1e-6)
     assert steps.lengths == (6, 6)
     assert steps.judged.shape == (12, 38 + 3)
+    np.testing.assert_allclose(steps.reward, 2 * [-0.1, 0.0, -0.1, -0.1, 0.0, -0.1], atol=1e-6)
     blind = sight._replace(outlook=outlook[:, :0])  # of an environment that tells nothing
     steps = real_gradient._steps([agent.Outcome(5.6, 6, False, True, blind, rewards)])
     assert steps.judged.shape == (6, 288 + 3)
@@ -79,7 +83,8 @@ class _Bandit:
         raw = (seen + noise) @ np.asarray(kernel).T + np.asarray(bias)
         raw += rollout.exploration * self.random.normal(size=raw.shape)
         reward = -np.square(raw[:, 0] - 1.0)
-        sight = agent.Sight(seen, variance, raw.astype(np.float32), np.zeros((100, 0), np.float32))
+        nothing = np.zeros((100, 0), np.float32), np.zeros(100, np.float32)
+        sight = agent.Sight(seen, variance, raw.astype(np.float32), *nothing)
         return agent.Outcome(float(reward.sum()), 100, False, True, sight, reward)
 
 
@@ -95,6 +100,33 @@ def test_it_learns_what_pays(saved_models: Path, monkeypatch: pytest.MonkeyPatch
     assert last["mean"] > first["mean"] + 50.0  # of 100, for which the action had to be 1
     bias = taught.mean[-3:]
     assert bias[0] > 0.5 and abs(bias[0]) > 5.0 * np.abs(bias[1:]).max()
+
+
+def test_it_learns_more_slowly_as_it_goes_on(
+    saved_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real_gradient, "play_all", _Bandit())
+    monkeypatch.setattr(real_gradient, "HALVED", 2)
+    taught = learner(saved_models)
+    rates = []
+    monkeypatch.setattr(ActorCritic, "learn_at", lambda self, rate: rates.append(rate))
+    for _ in range(4):
+        taught.advance()
+    np.testing.assert_allclose(rates, np.array([1 / 1.5, 1 / 2, 1 / 2.5]) * 3e-4)
+
+
+def test_a_rare_loss_does_not_change_what_the_critic_thinks_of_the_rest() -> None:
+    """Of 100 returns near 0 one is far below: the critic is hardly moved by it."""
+    aim = np.zeros(100, np.float32)
+    aim[0] = -40.0
+    seen = np.zeros((100, 1), np.float32)
+    critic = make_critic(np.zeros(1), np.ones(1), 1, seed=1)
+    two = ActorCritic(tf.Variable(tf.zeros(1)), lambda _: tf.zeros(1), critic, 1e-3)
+    for _ in range(300):
+        error = two.judge(seen, aim)
+    value = two.value(seen).numpy()
+    assert -0.1 < value[0] < 0.0  # where the mean is -0.4
+    np.testing.assert_allclose(error, np.mean((value - aim) ** 2) / np.var(aim), rtol=0.01)
 
 
 def test_going_on_is_as_never_having_stopped(saved_models: Path) -> None:

@@ -16,7 +16,7 @@ from wm_tf.config import CollectConfig, preset
 from wm_tf.data.episodes import Episode, episode_path, write_episode
 from wm_tf.errors import DamagedFile, UserError
 from wm_tf.execution import SerialExecutor
-from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision
+from wm_tf.pipeline.checkpoints import last_controller, load_memory, load_vision, networks
 from wm_tf.pipeline.ends import end_rule
 from wm_tf.pipeline.exports import export_round, exported_models, publish
 from wm_tf.pipeline.gathering import collect_round
@@ -89,6 +89,20 @@ def test_dreams_have_the_temperature_in_which_their_controller_was_evolved(run: 
     assert exported_temperature(run, 0) == 1.0  # as published
     run.stage("controller", 1, {"temperature": 1.7}, lambda: ([], {}), goal=1)
     assert exported_temperature(run, 1) == 1.7
+
+
+def test_an_imported_memory_fits_its_own_vision_alone(run: Run, tmp_path: Path) -> None:
+    shutil.copy(run.checkpoint("vision", 0), run.checkpoint("vision", 1))
+    assert networks(run, 1) == networks(run, 0)  # the same
+    arrays, facts = storage.read_npz(run.checkpoint("vision", 0))
+    changed = {name: array + 1 for name, array in arrays.items()}
+    storage.write_npz(run.checkpoint("vision", 1), changed, facts)
+    with pytest.raises(UserError, match="M of round 0 was trained on what another V sees"):
+        networks(run, 1)
+    for path in (run.folder / "checkpoints").glob("controller*"):
+        path.unlink()
+    with pytest.raises(UserError, match="M of round 0 was trained on what another V sees"):
+        publish(run, tmp_path / "out")
 
 
 def exported_temperature(run: Run, round_index: int) -> float:

@@ -92,6 +92,9 @@ def test_what_is_exported_and_imported_is_the_same(
     paths = episode_paths(tmp_path / "new" / "rollouts" / "01")
     imported = [read_episode(path, task) for path in paths]
     assert all(same(*pair) for pair in zip(imported, episodes, strict=True))
+    other = {"car_racing": "take_cover", "take_cover": "car_racing"}[name]
+    collect = ["collect", other, "--run", str(tmp_path / "new"), "--preset", "smoke"]
+    assert cli.main(collect) == 2  # it is a run of this task now
 
 
 def test_an_import_that_is_interrupted_leaves_nothing(

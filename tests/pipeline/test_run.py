@@ -111,6 +111,64 @@ def test_work_that_is_refused_leaves_everything_as_it_was(run: Run, work: Work) 
     assert stage(run, work)["count"] == 1
 
 
+def failed() -> tuple[list[Path], dict[str, Any]]:
+    raise RunFailed("the engine does not start")
+
+
+def interrupted() -> tuple[list[Path], dict[str, Any]]:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ends", [failed, interrupted])
+def test_work_of_other_inputs_that_made_nothing_costs_nothing(
+    run: Run, work: Work, ends: Callable[[], Any]
+) -> None:
+    stage(run, work)
+    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises((RunFailed, KeyboardInterrupt)):
+        run.stage("train", 0, {"inputs": 2}, ends, goal=1, partial=lambda: [work.path])
+    assert files == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
+
+
+def kill_at_work(run: Run, work: Work, makes: bool) -> None:
+    """Begins the stage with inputs 2 in a process that ends without time to tidy up."""
+
+    def killed() -> tuple[list[Path], dict[str, Any]]:
+        if makes:
+            storage.write_npz(work.path, {"count": np.array(55)})
+        os._exit(0)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            run.stage("train", 0, {"inputs": 2}, killed, goal=1, partial=lambda: [work.path])
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("makes", [False, True])
+def test_work_of_other_inputs_that_was_killed_costs_nothing_until_it_has_made_something(
+    run: Run, work: Work, makes: bool
+) -> None:
+    stage(run, work)
+    files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    kill_at_work(run, work, makes)
+    assert stage(run, work)["count"] == (2 if makes else 1)
+    if not makes:
+        assert files == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
+    assert work.went_on == [False] * len(work.went_on)
+    assert not list(run.folder.rglob(".*"))
+
+
+def test_work_that_was_killed_twice_goes_on_with_what_it_made(run: Run, work: Work) -> None:
+    stage(run, work)
+    for _ in range(2):
+        kill_at_work(run, work, makes=True)
+    assert stage(run, work, inputs=2)["count"] == 2
+    assert work.went_on == [False, True]
+
+
 def test_work_that_came_on_before_it_was_refused_is_gone_on_with(run: Run) -> None:
     """As a damaged file does that is met in a later epoch: once it is repaired, nothing is lost."""
     work = Work(run, fails=True)

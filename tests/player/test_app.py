@@ -240,11 +240,47 @@ def test_help_covers_the_picture_and_goes_again(app, name):
     assert np.abs(helped.astype(int) - picture()).mean() > 2
 
 
+def test_a_click_under_the_help_closes_it_and_does_nothing_else(app):
+    app.titled = True
+    turns(app)
+    key("h"), turns(app)
+    size = pygame.display.get_surface().get_size()
+    places = [(x, y) for x in range(0, size[0], 120) for y in range(0, size[1], 20)]
+    for place in places:  # on each button of the title
+        app.show.help = True
+        app._handle_mouse(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+        app._handle_mouse(pygame.event.Event(pygame.MOUSEBUTTONUP, pos=place, button=1))
+        assert not app.show.help
+    turns(app)
+    assert app.titled
+    for place in places:
+        app._handle_mouse(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+    assert not app.titled
+
+
 def test_hud_off_gives_the_picture_more_room(app):
     turns(app)
     key("f3")
     turns(app)
     assert app._layout.controls.width == 0
+
+
+@pytest.mark.parametrize("name", ["k", "l", "g"])
+def test_who_asks_to_see_a_panel_sees_it(app, name):
+    turns(app)
+    key("f3"), key(name), turns(app)
+    assert app.show.hud
+
+
+def test_signs_that_have_no_key_of_their_own_are_known_by_what_is_typed(app):
+    """As "=" on a German keyboard, which is shift+0, or "+" beside the digits."""
+    turns(app)
+    speeds = []
+    for code, sign in ((pygame.K_0, "="), (pygame.K_KP_PLUS, "+"), (pygame.K_0, "0")):
+        event = pygame.event.Event(pygame.KEYDOWN, key=code, mod=pygame.KMOD_LSHIFT, unicode=sign)
+        pygame.event.post(event), turns(app)
+        speeds.append(app.session.speed)
+    assert 1.0 < speeds[0] < speeds[1] == speeds[2]
 
 
 def test_smooth_picture_differs_from_crisp(app):

@@ -66,6 +66,62 @@ def test_one_may_leave_a_chosen_future(world):
     assert not np.array_equal(session.now.state.latent, moments[19].state.latent)
 
 
+def test_who_acts_at_once_goes_on_with_the_chance_of_the_chosen_one(world):
+    session = Session(world, driver=Driver.HUMAN)
+    drive(session, 5)
+    shown(session)
+    before, chosen = session.now.state.seed, session.futures.futures[2].seed
+    session.choose(2)
+    drive(session, 1, Hands(gas=1.0))
+    assert session.now.state.seed == chosen != before
+    session.step_back()
+    drive(session, 1, Hands(steer=1.0))  # from where the dream has its first chance
+    assert session.now.state.seed == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: session.pin(0, 2.5),
+        lambda session: session.do(Command.WARMER),
+        lambda session: session.do(Command.NEXT_DRIVER),
+    ],
+)
+def test_thumbnails_are_of_how_things_are_now(world, change):
+    session = Session(world)
+    drive(session, 5)
+    session.do(Command.PAUSE)
+    session.do(Command.FUTURES)
+    drive(session, 60)
+    change(session)
+    drive(session, 60)
+    assert session.futures.complete
+    future = session.futures.futures[0]
+    assert future.moments[0].temperature == session.temperature
+    assert bool(future.moments[0].by_human.all()) == (session.driver is Driver.HUMAN)
+    session.choose(0)  # they begin at a moment that is still there
+    drive(session, 50)
+    np.testing.assert_array_equal(session.now.state.latent, future.moments[-1].state.latent)
+
+
+def test_a_recording_that_begins_after_a_fork_goes_back_to_it_with_the_choice(world):
+    session = Session(world)
+    recorder = Recorder()
+    drive(session, 5)
+    session.do(Command.FUTURES)
+    drive(session, 30)
+    recorder.begin(session.history)
+    drive(session, 5)
+    session.do(Command.FUTURE_2)
+    assert session.step == 5
+    for _ in range(50):
+        assert recorder.follows(session.history)
+        drive(session, 1)
+    kept = recording.of(recorder.finish()[0], world.task.name, world.digest)
+    assert kept.start.step == 5
+    assert len(kept.steps) == 50
+
+
 def test_closing_them_goes_on_as_before(world):
     session, other = Session(world), Session(world)
     drive(session, 5)
@@ -197,7 +253,7 @@ def test_a_chosen_future_holds_what_was_held_when_it_began(world):
     session.pin(2, 2.5)
     session.do(Command.FUTURES)
     drive(session, 10)
-    session.do(Command.FREE_LATENT)
+    session.pins = {}  # as a recording that is driven again may do
     session.choose(0)
     drive(session, 2)
     assert session.pins == {2: 2.5}

@@ -9,6 +9,7 @@ import pytest
 from player.commands import Command
 from player.driving import Driver, Hands
 from player.session import Session
+from player.view.instruments import heartbeat
 from player.view.panels import mixture_bars, responsible
 from player.view.sparing import Sparing
 
@@ -25,6 +26,16 @@ def test_a_component_is_as_wide_as_its_weight_and_reaches_over_its_spread():
     assert second[0::2] == [40, 9]
     assert second[1] == cell.bottom  # beyond the range: at its end
     assert third[2] == 0
+
+
+def test_the_heartbeat_moves_on_and_is_faster_in_danger():
+    steps = np.arange(200)
+    calm, hurried = (np.cumsum(np.full(200, danger)) for danger in (0.0, 0.15))
+    line = heartbeat(steps, calm)
+    assert np.abs(line[130:] - line[129:-1]).max() > 0.1  # the window of a moment before
+    np.testing.assert_array_equal(heartbeat(steps[130:], calm[130:]), line[130:])
+    beats = [int((np.diff(np.sign(heartbeat(steps, d) - 0.3)) > 0).sum()) for d in (calm, hurried)]
+    assert beats == [6, 9]
 
 
 def test_the_component_that_gave_a_value_is_found():

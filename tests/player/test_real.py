@@ -259,7 +259,7 @@ def test_a_drive_on_real_frames_becomes_an_episode_to_train_on(app, world, tmp_p
     for _ in range(9):
         app.turn()
     press(app, pygame.K_F2)
-    kept = tmp_path / "recordings" / "car_racing-real" / "episode-900000.npz"
+    kept = tmp_path / "recordings" / "car_racing-real" / "episode-900001.npz"
     episode = read_episode(kept, world.task)
     assert episode.frames.shape == (11, 64, 64, 3)
     np.testing.assert_array_equal(episode.frames[:, 0, 0, 1], np.arange(11))

@@ -93,10 +93,11 @@ def bench(
     if json is not None:
         comparisons = [asdict(line) for line in lines]
         storage.write_json(json, {"comparisons": comparisons, "omitted": omitted})
-    if plot is not None and "growth" not in omitted:
+    curves = [line for line in lines if line.curve is not None]
+    if plot is not None and curves:
         from wm_tf.bench import growth
 
-        growth.plot(plot, [line for line in lines if line.curve is not None])
+        growth.plot(plot, curves)
     if failed is not None:
         raise failed
 

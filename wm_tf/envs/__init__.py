@@ -1,9 +1,10 @@
 """The real tasks: frames, actions and registration with gymnasium.
 
 A task's module holds its environment class, `make(official_frames=False, immortal=False)` (the
-environment without gymnasium's wrappers, whose `outlook()` tells a critic, as float32 [K], what the
-frames do not show), `random_policy(generator)` (an endless stream of
-actions), `exploring_policy(generator)` (the same for collection, as diverse as can be),
+environment without gymnasium's wrappers, which tells a critic more than frames show: `outlook()`,
+float32 [K], and `reward_ahead()`, a sum of rewards that are there to be had),
+`random_policy(generator)` (an endless stream of actions), `exploring_policy(generator)` (the same
+for collection, as diverse as can be),
 `ENVIRONMENT` (id, version and settings for manifests and scores) and `DEMONSTRATED` (actions by
 label, whose dreams a contact sheet shows).
 """

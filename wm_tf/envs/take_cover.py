@@ -174,6 +174,10 @@ class TakeCoverEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """What is known beside the frames, for a critic: nothing, float32 [0]."""
         return np.zeros(0, np.float32)
 
+    def reward_ahead(self) -> float:
+        """What can be foreseen of the rewards to come: nothing."""
+        return 0.0
+
     def close(self) -> None:
         """Ends the engine; a later reset starts another one."""
         if self._engine is not None:

@@ -20,6 +20,9 @@ from wm_tf.training.adam import Adam
 CLIP = 0.2
 """By which the probability of an action may change in an update before its gradient stops."""
 CRITIC_LEARNING_RATE = 1e-3
+ROBUST = 3.0
+"""Errors of the critic beyond this, in spreads of the returns, count linearly (Huber 1964): one car
+that is lost is not to change what it thinks of all others."""
 CRITIC_UNITS = 128
 
 
@@ -45,6 +48,10 @@ class ActorCritic:
         self._optimizers = (Adam(learning_rate, clipnorm=1.0), Adam(CRITIC_LEARNING_RATE))
         self._optimizers[0].build([parameters])
         self._optimizers[1].build(critic.trainable_variables)
+
+    def learn_at(self, learning_rate: float) -> None:
+        """Another learning rate of the parameters from now on."""
+        self._optimizers[0].learning_rate = learning_rate
 
     @property
     def variables(self) -> list[Any]:
@@ -75,14 +82,18 @@ class ActorCritic:
     def judge(self, judged: Any, aim: Any) -> tf.Tensor:
         """A step of the critic towards what it should have said, `aim` [B], of what it saw [B, F].
 
+        The returns of which `aim` tells have a spread of about 1.
+
         Returns:
           The mean square of its errors before the step, as a share of the variance of `aim`.
         """
         with tf.GradientTape() as tape:
-            error = tf.reduce_mean(tf.square(self.value(judged) - aim))
+            distance = tf.abs(self.value(judged) - aim)
+            near = tf.minimum(distance, ROBUST)
+            loss = tf.reduce_mean(near * (2.0 * distance - near))
         variables = self._critic.trainable_variables
-        self._optimizers[1].apply(tape.gradient(error, variables), variables)
-        return error / (tf.math.reduce_variance(aim) + 1e-6)
+        self._optimizers[1].apply(tape.gradient(loss, variables), variables)
+        return tf.reduce_mean(tf.square(distance)) / (tf.math.reduce_variance(aim) + 1e-6)
 
 
 class Average:

@@ -121,8 +121,10 @@ def networks(run: Run, round_index: int) -> Values:
     stamps = _stamps(run, round_index)
     made = round_of(run.required_checkpoint("memory", round_index))
     record = run.record("memory", made)
-    seen_by = None if record is None else record["inputs"].get("vision")  # imported ones fit
-    if seen_by is not None and seen_by != stamps["vision"]:
+    seen_by = None if record is None else record["inputs"].get("vision")
+    if seen_by is None:  # it was imported together with its V
+        seen_by = storage.stamp(run.required_checkpoint("vision", made))
+    if seen_by != stamps["vision"]:
         raise UserError(
             f"{run.folder}: M of round {made} was trained on what another V sees; "
             f"train-memory --round {round_index} trains one on this V"

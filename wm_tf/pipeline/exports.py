@@ -65,12 +65,14 @@ def publish(run: Run, out: Path) -> Path:
       The task's folder in `out`.
 
     Raises:
-      UserError: what is in its place is no exported models, or `out` is the run's own folder.
+      UserError: what is in its place is no exported models, or `out` is the run's own folder; or
+        without a controller, the last M was trained on what another V sees.
     """
     _check_place(run, out)
     made = controllers(run)
     best = max(made, key=lambda found: found.selection) if made else None
     round_index = run.rounds() - 1 if best is None else best.round_index
+    made_from = networks(run, round_index)
     assets = {}
     folders = (run.rollouts(index) for index in range(round_index + 1))
     if any(any(folder.glob("episode-*.npz")) for folder in folders):  # an import alone has none
@@ -80,7 +82,7 @@ def publish(run: Run, out: Path) -> Path:
         assets["training.png"] = pictures.training_curve(run.config.task.name, tried)
     sweep = run.folder / pictures.SWEEP
     facts = sweep.with_suffix(".json")
-    if facts.exists() and storage.read_json(facts).get("networks") == networks(run, round_index):
+    if facts.exists() and storage.read_json(facts).get("networks") == made_from:
         assets[pictures.SWEEP] = sweep.read_bytes()
     controller = None if best is None else best.parameters
     return _export(run, out, round_index, controller, assets)

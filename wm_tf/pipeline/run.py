@@ -212,7 +212,7 @@ class Run:
           goal: how far to go (episodes, epochs, generations); a finished stage of the same inputs
             whose goal was smaller goes on from where it is.
           partial: lists the files that an interrupted stage leaves to go on from; removed if they
-            are of other inputs, unless `work` then raises UserError before it has written one.
+            are of other inputs, once `work` has written one of its own.
 
         Returns:
           What `work` remembered, and ``seconds`` of computing, interrupted tries included.
@@ -227,29 +227,29 @@ class Run:
                     f"{self.folder}: {name} of round {round_index} was imported; "
                     f"--round {round_index + 1} goes on from it"
                 )
-            before = record = self.record(name, round_index)
+            path = self._record_path(name, round_index)
+            before = record = self._put_back(path, partial)
             aside: dict[Path, Path] = {}
             if record is None or completed(record["inputs"], inputs) != dict(inputs):
-                aside = {file: storage.beside(file, "before") for file in partial()}
+                aside = {file: _aside(file) for file in partial() if file.exists()}
                 begun = {"inputs": dict(inputs), "done": False, "seconds": 0.0, "goal": goal}
                 record = {**self._kind, **begun}
+                if aside:
+                    files = [file.relative_to(self.folder).as_posix() for file in aside]
+                    record["aside"] = {"files": files, "record": before}
             if not (record["done"] and record["goal"] >= goal and self._intact(record["files"])):
                 begins = self.begin()
-                _rename(aside)
                 record = {**record, "done": False}  # until it is, whatever ends this process
-                path = self._record_path(name, round_index)
                 storage.write_json(path, record)
+                _rename(aside)
                 held = _identities(partial())
                 try:
                     record = self._work(path, record, work, goal)
-                except UserError:
-                    if _identities(partial()) == held:
-                        _rename({there: file for file, there in aside.items()})
-                        if before is None:
-                            path.unlink()
-                        else:
-                            storage.write_json(path, before)
-                        if begins:
+                except BaseException as error:
+                    refused = isinstance(error, UserError)
+                    if (refused or aside) and _identities(partial()) == held:
+                        _restore(path, before, aside)
+                        if begins and refused:
                             (self.folder / _CONFIG).unlink()
                     raise
                 finally:
@@ -271,11 +271,11 @@ class Run:
         except BaseException:
             spent = record["seconds"] + time.monotonic() - start
             with contextlib.suppress(RunFailed):  # what ended the work is what counts
-                storage.write_json(path, {**record, "seconds": spent})
+                storage.write_json(path, {**_settled(record), "seconds": spent})
             raise
         spent = record["seconds"] + time.monotonic() - start
         record = {
-            **record,
+            **_settled(record),
             "done": True,
             "goal": goal,
             "seconds": max(spent, result.pop("seconds", 0.0)),
@@ -286,6 +286,21 @@ class Run:
         }
         storage.write_json(path, record)
         return record
+
+    def _put_back(self, path: Path, partial: Callable[[], Sequence[Path]]) -> Values | None:
+        """A stage's record; one that was killed before it made anything leaves all as it was."""
+        record = self._record(path)
+        if record is None or "aside" not in record:
+            return record
+        files = [self.folder / name for name in record["aside"]["files"]]
+        aside = {file: _aside(file) for file in files if _aside(file).exists()}
+        if any(file.exists() and (file in aside or file not in files) for file in partial()):
+            storage.write_json(path, _settled(record))
+            for file in aside.values():
+                file.unlink()
+            return _settled(record)
+        _restore(path, record["aside"]["record"], aside)
+        return record["aside"]["record"]
 
     def adopt(
         self,
@@ -371,6 +386,25 @@ def _identities(files: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     """What tells a file from one that replaced it, for those that are there."""
     found = {file: file.stat() for file in files if file.exists()}
     return {file: (held.st_ino, held.st_mtime_ns) for file, held in found.items()}
+
+
+def _aside(file: Path) -> Path:
+    """Where a file is until work of other inputs has made something in its place."""
+    return file.with_name(f".{file.name}.before")
+
+
+def _settled(record: Values) -> Values:
+    """The record of a stage that has no use any more for what was put aside."""
+    return {key: value for key, value in record.items() if key != "aside"}
+
+
+def _restore(path: Path, record: Values | None, aside: Mapping[Path, Path]) -> None:
+    """Gives a stage its files back and then its record, at `path`, if it had one."""
+    _rename({there: file for file, there in aside.items()})
+    if record is None:
+        path.unlink()
+    else:
+        storage.write_json(path, record)
 
 
 def _rename(files: Mapping[Path, Path]) -> None:

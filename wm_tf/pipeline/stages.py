@@ -147,6 +147,8 @@ def controller_round(
         seen = _seen(run, config, _round_seed(run, Purpose.EVOLUTION, round_index))
         # What an evolution's state depends on beside the inputs; another is not gone on with.
         facts = {"ends": "expected"} if task.mortal and env == "dream" else {}
+        if config.method == "gradients" and env == "real":
+            facts["critic"] = "of rewards beyond those ahead"
         if seen is not None:
             facts["seen"] = array_digest(seen)
         trained = train_controller(

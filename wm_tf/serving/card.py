@@ -202,13 +202,18 @@ def _training(manifest: Mapping[str, Any]) -> str:
 def _stage(name: str, figures: dict[str, Any]) -> str:
     minutes = figures.pop("seconds", 0.0) / 60
     numbers = ", ".join(
-        f"{key.replace('_', ' ')} {value:{',' if isinstance(value, int) else '.4g'}}"
+        f"{key.replace('_', ' ')} {_number(value)}"
         for key, value in figures.items()
         if isinstance(value, int | float)
     )
     runs = name.count(LATER)
     stage = f"run {runs + 1}: {name.removeprefix(runs * LATER)}" if runs else name
     return f"| {stage} | {minutes:.1f} | {numbers} |"
+
+
+def _number(value: float) -> str:
+    """Counts whole; the first manifests hold them as 11280.0."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ def info(models: Path | str, task: str) -> dict[str, Any]:
     folder = manifest.find_models(models, task)
     content = manifest.read(folder, task)
     names = [name for name in contract.SIGNATURES if contract.model_file(name) in content["files"]]
-    files = [folder / name for name in content["files"]]
+    files = [folder / name for name in content["files"] if os.path.isfile(folder / name)]
     return {
         "folder": str(folder),
         "models": {name: list(contract.SIGNATURES[name]) for name in names},
-        "bytes": sum(path.stat().st_size for path in files if path.is_file()),
+        "bytes": sum(path.stat().st_size for path in files),
         **{key: value for key, value in content.items() if key != "files"},
     }
 

@@ -49,7 +49,7 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
     for name, found in figures.items():
         values, counts = zip(*found, strict=True)
         result[name] = float(np.average(values, weights=counts))
-    return {**result, "frames": float(sum(count for _, count in figures["kl"]))}
+    return {**result, "frames": sum(count for _, count in figures["kl"])}
 
 
 def _near_edge(frame: np.ndarray) -> np.ndarray:
@@ -101,8 +101,8 @@ def measure_memory(
     result = {
         "nll": float(np.concatenate(nll).mean()),
         "nll_unchanged": float(0.5 * (np.log(2 * np.pi * variance) + 1.0).mean()),
-        "steps": float(sum(map(len, rewards))),
-        "ends": float(real),
+        "steps": sum(map(len, rewards)),
+        "ends": int(real),
     }
     for name, window in (("", 1), ("_25", 25)):
         explained = _explained(rewards, predicted, window)
