@@ -125,7 +125,7 @@ def test_a_rare_loss_does_not_change_what_the_critic_thinks_of_the_rest() -> Non
     for _ in range(300):
         error = two.judge(seen, aim)
     value = two.value(seen).numpy()
-    assert -0.1 < value[0] < 0.0  # where the mean is -0.4
+    assert -0.12 < value[0] < 0.0  # where the mean is -0.4
     np.testing.assert_allclose(error, np.mean((value - aim) ** 2) / np.var(aim), rtol=0.01)
 
 

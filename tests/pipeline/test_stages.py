@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wm_tf import storage
+from wm_tf import collect, storage
 from wm_tf.config import CollectConfig, MemoryConfig, get_task, preset
 from wm_tf.data.episodes import (
     FIRST_DRIVEN,
@@ -158,8 +158,21 @@ def test_held_out_episodes_are_held_out_whatever_else_there_is(tmp_path: Path) -
     after = [*rounds[0], *driven, *rounds[1][:7], *rounds[1][8:]]
     assert before <= set(held_out_part(after))
     assert not before & set(training_part(after))
+    numbers = [int(path.stem[-6:]) for path in held_out_part(rounds[0])]
+    assert numbers == [0, 21, 42]
     others = [tmp_path / "0" / "episode-mine.npz", *rounds[0][1:3]]
     assert (held_out_part(others), training_part(others)) == (others[:1], others[1:])
+
+
+@pytest.mark.parametrize("quiet", [0.5, 0.25])
+def test_held_out_episodes_are_of_both_drivers_with_and_without_noise(
+    tmp_path: Path, quiet: float
+) -> None:
+    paths = held_out_part([episode_path(tmp_path, index) for index in range(160)])
+    numbers = [int(path.stem[-6:]) for path in paths]
+    config = CollectConfig(quiet_fraction=quiet)
+    assert {collect._is_quiet(number, config) for number in numbers} == {True, False}
+    assert {number % 2 for number in numbers} == {0, 1}
 
 
 def test_a_damaged_vision_is_not_another_one_for_the_memory(run: Run) -> None:

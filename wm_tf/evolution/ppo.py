@@ -20,7 +20,7 @@ from wm_tf.training.adam import Adam
 CLIP = 0.2
 """By which the probability of an action may change in an update before its gradient stops."""
 CRITIC_LEARNING_RATE = 1e-3
-ROBUST = 3.0
+ROBUST = 10.0
 """Errors of the critic beyond this, in spreads of the returns, count linearly (Huber 1964): one car
 that is lost is not to change what it thinks of all others."""
 CRITIC_UNITS = 128

@@ -44,6 +44,8 @@ FIRST_EPOCHS = 12
 """The critic's, of the first generation."""
 BATCH = 2048
 CRITIC_BATCH = 1024
+REMEMBERED = 8
+"""Generations from which the critic learns: cars get lost too seldom to learn of it from one."""
 LEARNING_RATE = 3e-4
 """At first."""
 HALVED = 40
@@ -68,6 +70,13 @@ class _Steps(NamedTuple):
     def density_inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `_log_density` takes."""
         return self.features, self.variance, self.raw
+
+
+class _Lesson(NamedTuple):
+    """What the critic should have said of a generation's N steps."""
+
+    judged: np.ndarray  # what it saw, [N, K]
+    aim: np.ndarray  # in spreads of the returns, [N]
 
 
 class _Scales(NamedTuple):
@@ -109,6 +118,7 @@ class RealGradient:
         self._change = tf.Variable(tf.zeros([len(initial)]))  # of the parameters, in `_scales`
         self._average = ppo.Average(len(initial), AVERAGED)
         self._scales: _Scales | None = None
+        self._lessons: list[_Lesson] = []  # of the last generations
 
     @property
     def mean(self) -> np.ndarray:
@@ -145,8 +155,10 @@ class RealGradient:
         random = seeding.generator(self._seed, Purpose.EVOLUTION, self.generation)
         if not first:
             self._improve(steps, advantage.astype(np.float32), random)
-        for chosen in _batches(len(aim), FIRST_EPOCHS if first else EPOCHS, CRITIC_BATCH, random):
-            self._judge(steps.judged[chosen], aim[chosen])
+        self._lessons = [*self._lessons, _Lesson(steps.judged, aim)][-REMEMBERED:]
+        judged, aims = map(np.concatenate, zip(*self._lessons, strict=True))
+        for chosen in _batches(len(aims), FIRST_EPOCHS if first else EPOCHS, CRITIC_BATCH, random):
+            self._judge(judged[chosen], aims[chosen])
         self.generation += 1
         return {
             "mean": float(np.mean([outcome.total for outcome in outcomes])),
@@ -156,12 +168,15 @@ class RealGradient:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays, JSON facts) from which `restore` goes on."""
-        facts = {"generation": self.generation}
+        facts: dict[str, Any] = {"generation": self.generation}
         if self._scales is None:
             return {}, facts
         variables = self._actor_critic.variables
         arrays = {f"variable_{index}": part.numpy() for index, part in enumerate(variables)}
         arrays |= {f"scale_{name}": part for name, part in self._scales._asdict().items()}
+        for name, parts in zip(_Lesson._fields, zip(*self._lessons, strict=True), strict=True):
+            arrays[f"lesson_{name}"] = np.concatenate(parts)
+        facts["lessons"] = [len(lesson.aim) for lesson in self._lessons]
         return {**arrays, "average": self._average.uncorrected}, facts
 
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
@@ -171,6 +186,9 @@ class RealGradient:
             return
         self._begin(_Scales(*(arrays[f"scale_{name}"] for name in _Scales._fields)))
         self._average.uncorrected = arrays["average"]
+        ends = np.cumsum(facts["lessons"])[:-1]
+        columns = (np.split(arrays[f"lesson_{name}"], ends) for name in _Lesson._fields)
+        self._lessons = [_Lesson(*parts) for parts in zip(*columns, strict=True)]
         for index, variable in enumerate(self._actor_critic.variables):
             variable.assign(arrays[f"variable_{index}"])
 
