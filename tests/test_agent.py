@@ -200,7 +200,10 @@ def test_a_watched_chunk_tells_what_the_controller_saw_and_did(
         np.testing.assert_array_equal(np.float32(outcome.rewards), episode.rewards)
         actions = controller.squash(TASK, outcome.sight.raw)
         np.testing.assert_allclose(actions, episode.actions, atol=1e-6)
-        assert [part.shape for part in outcome.sight] == [(12, 288), (12, 32), (12, 3), (12, 38)]
+        sizes = [(288,), (32,), (3,), (39,), ()]
+        assert [part.shape for part in outcome.sight] == [(12, *size) for size in sizes]
+        paid = outcome.rewards[:-1] + np.diff(outcome.sight.ahead)
+        np.testing.assert_allclose(paid, -0.1, atol=1e-3)  # no tile is missed at the start
         assert not outcome.sight.features[0, 32:].any()  # M's state begins with zeros
         assert outcome.sight.features[1, 32:].any()
 
@@ -217,7 +220,7 @@ def test_the_drawn_actions_have_the_density_that_is_learnt_by(models_at: ModelsA
     drawn = []
     for outcome in play(chunk):
         assert outcome.sight is not None
-        seen, variance, raw, _ = outcome.sight
+        seen, variance, raw, *_ = outcome.sight
         ((kernel, bias),) = controller.split_parameters(TASK, parameters)
         reads = np.asarray(kernel)[:, :32]
         covariance = np.einsum("iz,tz,jz->tij", reads, variance, reads) + 0.25 * np.eye(3)

@@ -343,5 +343,6 @@ class DreamGradient:
 
     def _update(self, batch: _Segment) -> tf.Tensor:
         """One step of C and critic; the critic's error as a share of the variance."""
-        self._actor_critic.improve([batch.seen, batch.raw], batch.log_density, batch.advantage)
+        advantage = ppo.normalized(batch.advantage)
+        self._actor_critic.improve([batch.seen, batch.raw], batch.log_density, advantage)
         return self._actor_critic.judge(batch.seen, batch.value)

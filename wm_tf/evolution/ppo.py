@@ -35,6 +35,7 @@ class ActorCritic:
         of the action that was drawn, [B]; a constant may be missing.
       critic: what it sees [B, F] to the return that it expects [B, 1].
       learning_rate: of the parameters.
+      clip_norm: a larger gradient of theirs is made so large.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class ActorCritic:
         log_density: Callable[..., tf.Tensor],
         critic: keras.Model,
         learning_rate: float,
+        clip_norm: float = 1.0,
     ) -> None:
         self._parameters, self._log_density, self._critic = parameters, log_density, critic
-        self._optimizers = (Adam(learning_rate, clipnorm=1.0), Adam(CRITIC_LEARNING_RATE))
+        self._optimizers = (Adam(learning_rate, clipnorm=clip_norm), Adam(CRITIC_LEARNING_RATE))
         self._optimizers[0].build([parameters])
         self._optimizers[1].build(critic.trainable_variables)
 
@@ -69,10 +71,8 @@ class ActorCritic:
         Args:
           steps: what `log_density` takes.
           log_density: as it was when the actions were drawn, [B].
-          advantage: by what the actions were better than expected, [B].
+          advantage: by what the actions were better than expected, of about unit size, [B].
         """
-        advantage -= tf.reduce_mean(advantage)
-        advantage /= tf.math.reduce_std(advantage) + 1e-6
         with tf.GradientTape() as tape:
             ratio = tf.exp(self._log_density(*steps) - log_density)
             clipped = tf.clip_by_value(ratio, 1.0 - CLIP, 1.0 + CLIP)
@@ -94,6 +94,11 @@ class ActorCritic:
         variables = self._critic.trainable_variables
         self._optimizers[1].apply(tape.gradient(loss, variables), variables)
         return tf.reduce_mean(tf.square(distance)) / (tf.math.reduce_variance(aim) + 1e-6)
+
+
+def normalized(advantage: tf.Tensor) -> tf.Tensor:
+    """Advantages [B] with the mean 0 and the standard deviation 1."""
+    return (advantage - tf.reduce_mean(advantage)) / (tf.math.reduce_std(advantage) + 1e-6)
 
 
 class Average:

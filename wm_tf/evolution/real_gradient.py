@@ -11,9 +11,9 @@ Each generation plays `population` x `rollouts` episodes with the present C, and
 times over their steps (see `ppo`). Advantages are after Schulman et al. 2016, without a discount,
 because an episode's return is what counts. The critic sees what the environment knows (`outlook`;
 where that is nothing, what C sees) and how the episode stands: return, steps, and steps since a
-reward. In the first generation it learns alone. From each reward the fall of what the environment
-has in store (`reward_ahead`) is taken, which changes no gradient's expectation (Ng et al. 1999) and
-leaves the critic little to be wrong about.
+reward. In the first generation it learns alone, and later from some generations. The fall of what
+the environment has in store (`reward_ahead`) is taken from each reward: potential-based shaping (Ng
+et al. 1999), which leaves the critic little to be wrong about.
 
 What learns is each weight times the spread of what it reads. The result is an average of C over the
 last generations.
@@ -37,7 +37,7 @@ from wm_tf.models import controller
 from wm_tf.precision import compute_dtype
 from wm_tf.seeding import Purpose
 
-TRACE = 0.97
+TRACE = 0.99
 """The lambda of generalised advantage estimation."""
 EPOCHS = 3
 FIRST_EPOCHS = 12
@@ -46,6 +46,8 @@ BATCH = 2048
 CRITIC_BATCH = 1024
 REMEMBERED = 8
 """Generations from which the critic learns: cars get lost too seldom to learn of it from one."""
+CLIP_NORM = 10.0
+"""Of a batch's gradient, which is larger where cars get lost."""
 LEARNING_RATE = 3e-4
 """At first."""
 HALVED = 40
@@ -117,6 +119,7 @@ class RealGradient:
         self._initial = np.array(initial, np.float64)
         self._change = tf.Variable(tf.zeros([len(initial)]))  # of the parameters, in `_scales`
         self._average = ppo.Average(len(initial), AVERAGED)
+        self._advantage_square = ppo.Average(1, REMEMBERED)
         self._scales: _Scales | None = None
         self._lessons: list[_Lesson] = []  # of the last generations
 
@@ -154,7 +157,7 @@ class RealGradient:
         error = np.mean(np.square(advantage / return_spread)) / (np.var(aim) + 1e-6)
         random = seeding.generator(self._seed, Purpose.EVOLUTION, self.generation)
         if not first:
-            self._improve(steps, advantage.astype(np.float32), random)
+            self._improve(steps, self._scaled(advantage), random)
         self._lessons = [*self._lessons, _Lesson(steps.judged, aim)][-REMEMBERED:]
         judged, aims = map(np.concatenate, zip(*self._lessons, strict=True))
         for chosen in _batches(len(aims), FIRST_EPOCHS if first else EPOCHS, CRITIC_BATCH, random):
@@ -177,7 +180,9 @@ class RealGradient:
         for name, parts in zip(_Lesson._fields, zip(*self._lessons, strict=True), strict=True):
             arrays[f"lesson_{name}"] = np.concatenate(parts)
         facts["lessons"] = [len(lesson.aim) for lesson in self._lessons]
-        return {**arrays, "average": self._average.uncorrected}, facts
+        arrays["average"] = self._average.uncorrected
+        arrays["advantage_square"] = self._advantage_square.uncorrected
+        return arrays, facts
 
     def restore(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """At its beginning: goes on where `state` was taken."""
@@ -186,6 +191,7 @@ class RealGradient:
             return
         self._begin(_Scales(*(arrays[f"scale_{name}"] for name in _Scales._fields)))
         self._average.uncorrected = arrays["average"]
+        self._advantage_square.uncorrected = arrays["advantage_square"]
         ends = np.cumsum(facts["lessons"])[:-1]
         columns = (np.split(arrays[f"lesson_{name}"], ends) for name in _Lesson._fields)
         self._lessons = [_Lesson(*parts) for parts in zip(*columns, strict=True)]
@@ -196,11 +202,23 @@ class RealGradient:
         """What learns, and its compiled functions."""
         self._scales = scales
         critic = ppo.make_critic(scales.mean, scales.variance, 2, self._seed)
-        self._actor_critic = ppo.ActorCritic(self._change, self._log_density, critic, LEARNING_RATE)
+        self._actor_critic = ppo.ActorCritic(
+            self._change, self._log_density, critic, LEARNING_RATE, CLIP_NORM
+        )
         self._value = tf.function(self._actor_critic.value, reduce_retracing=True)
         self._judge = tf.function(self._actor_critic.judge, reduce_retracing=True)
         self._learn = tf.function(self._actor_critic.improve, reduce_retracing=True)
         self._density = tf.function(self._log_density, reduce_retracing=True)
+
+    def _scaled(self, advantage: np.ndarray) -> np.ndarray:
+        """In units that last for some generations, and not its own.
+
+        In its own units what a lost car teaches would count a fifth, and the rest learn to risk it.
+        """
+        centred = advantage - advantage.mean()
+        self._advantage_square.add(np.mean(np.square(centred), keepdims=True))
+        unit = np.sqrt(self._advantage_square.mean(self.generation)) + 1e-6
+        return (centred / unit).astype(np.float32)
 
     def _parameters(self) -> tf.Tensor:
         initial = tf.constant(self._initial, tf.float32)
