@@ -53,7 +53,7 @@ LEARNING_RATE = 3e-4
 HALVED = 40
 """The learning rate is half of that after so many generations, a third after twice as many, ..."""
 ROWS = 8
-"""Episodes that a worker plays side by side: half a generation of 16, since two cores are many."""
+"""Episodes that a worker plays side by side: half of a generation, which two workers share."""
 AVERAGED = 10
 """The result is an average over about so many generations."""
 
