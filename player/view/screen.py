@@ -216,7 +216,8 @@ class Screen:
             plate(surface, self.text, picture.center, ["rewinding"], unit, picture.width)
         elif session.forked:
             line = f"click one, or {self._key(Command.FORK)} goes on as before"
-            plate(surface, self.text, picture.center, [line], unit * 0.75, picture.width)
+            above = (picture.centerx, picture.centery - 18 * unit)  # the numbers of the lower two
+            plate(surface, self.text, above, [line], unit * 0.75, picture.width)
         elif session.paused:
             line = f"paused: {self._key(Command.PAUSE)} goes on"
             plate(surface, self.text, picture.center, [line], unit, picture.width)
