@@ -190,3 +190,17 @@ def test_made_up_episodes_are_read_back(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(first.frames, third.frames)
     # As real ones, which take about a tenth: neither random nor empty.
     assert 0.01 < paths[0].stat().st_size / first.frames.nbytes < 0.3
+
+
+def test_growth_that_was_not_measured_is_not_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure that ended the table is told, and not that of its picture."""
+
+    def fail(_: str) -> Any:
+        raise RunFailed("no engine")
+
+    monkeypatch.setattr(bench, "function_of", fail)
+    with pytest.raises(RunFailed, match="no engine"):
+        bench.bench(plot=tmp_path / "growth.png")
+    assert not (tmp_path / "growth.png").exists()

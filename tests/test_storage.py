@@ -403,3 +403,9 @@ def test_an_archive_with_a_checksum_that_is_none_is_damaged(tmp_path):
             read(tmp_path / "a.npz")
     with pytest.raises(DamagedFile, match="cannot be read"):
         storage.sha256(tmp_path)
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"--json: expected the name of a file, got .*pipe"):
+        storage.check_output("--json", tmp_path / "pipe")

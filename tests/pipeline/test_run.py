@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from wm_tf import storage
+from wm_tf.cli import main
 from wm_tf.config import get_task, preset
 from wm_tf.data.episodes import (
     Episode,
@@ -460,3 +461,13 @@ def test_seconds_of_killed_tries_count_where_the_work_counts_them(run: Run, work
     record = run.stage_record("train", 0)
     assert record is not None and record["seconds"] == 1234.5
     assert record["result"] == {"count": 1}
+
+
+def test_an_export_names_what_the_run_was_begun_with(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.begin()
+    folder = ["--run", str(run.folder), "--out", str(run.folder / "out")]
+    for flag, value, held in (("--seed", "9", "4"), ("--preset", "paper", "smoke")):
+        assert main(["export", "car_racing", *folder, flag, value]) == 2
+        assert f"{flag}: expected {held}, with which" in capsys.readouterr().err

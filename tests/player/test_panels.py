@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pygame
 import pytest
 
 from player.commands import Command
 from player.driving import Driver, Hands
+from player.real import RealMoment
 from player.session import Session
-from player.view.instruments import heartbeat
+from player.view.instruments import _life, heartbeat
 from player.view.panels import mixture_bars, responsible
 from player.view.sparing import Sparing
 
@@ -36,6 +39,17 @@ def test_the_heartbeat_moves_on_and_is_faster_in_danger():
     np.testing.assert_array_equal(heartbeat(steps[130:], calm[130:]), line[130:])
     beats = [int((np.diff(np.sign(heartbeat(steps, d) - 0.3)) > 0).sum()) for d in (calm, hurried)]
     assert beats == [6, 9]
+
+
+@pytest.mark.parametrize(
+    ("end", "word"),
+    [({}, "alive"), ({"terminated": True}, "dead"), ({"truncated": True}, "survived")],
+)
+def test_who_lives_until_the_time_is_up_is_not_dead(world, end, word):
+    now = Session(world).now
+    real = RealMoment(np.zeros((64, 64, 3), np.uint8), now.state, **end)
+    assert _life(replace(now, real=real, ended=real.ended, from_real=True)) == word
+    assert _life(replace(now, real=real, ended=True)) == "dead"  # in the dream beside it
 
 
 def test_the_component_that_gave_a_value_is_found():

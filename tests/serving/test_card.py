@@ -118,3 +118,10 @@ def test_the_tags_name_the_method_that_trained_the_controller_last() -> None:
     assert "\n- ppo\n" in rendered(config={"stages": {"controller-00": learnt}})
     stages = {"controller-00": learnt, "then controller-00": evolved}
     assert "\n- cma-es\n" in rendered(config={"stages": stages})
+
+
+def test_counts_are_whole() -> None:
+    """Those of the first manifests, which are floats, too."""
+    assert card._stage("vision-00", {"seconds": 60.0, "frames": 11280.0, "kl": 16.3456}) == (
+        "| vision-00 | 1.0 | frames 11,280, kl 16.35 |"
+    )

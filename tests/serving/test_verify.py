@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from wm_tf import storage
 from wm_tf.config import get_task
-from wm_tf.errors import UserError
+from wm_tf.errors import DamagedFile, UserError
 from wm_tf.serving import golden, manifest
 from wm_tf.serving.verify import tasks_in, verify
 
@@ -108,3 +109,19 @@ def test_goldens_that_cannot_be_used_are_found(copied: Path) -> None:
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no models; expected a folder with car_racing or"):
         tasks_in(tmp_path)
+
+
+def test_what_may_not_be_read_is_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied / "car_racing"
+
+    def refuse(self: Path, *_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "is_file", refuse)  # as where a folder may not be entered
+    for read in (
+        lambda: manifest.checksum(folder),
+        lambda: manifest.check_file(folder, "golden.npz", "0" * 64),
+    ):
+        with pytest.raises(DamagedFile, match=r"cannot be read \(Permission denied\)"):
+            read()
