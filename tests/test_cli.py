@@ -397,6 +397,8 @@ def test_a_score_that_cannot_be_written_is_refused_before_it_is_played(
         (("dream", "--frames", "fast"), "--frames fast: expected only with --env real"),
         (("dream", "--frames", "official"), "--frames official: expected only with --env real"),
         (("dream", "--precision", "auto"), "--precision auto: expected only with --env real"),
+        (("dream", "--workers", "1"), "--workers 1: expected only with --env real"),
+        (("dream", "--timeout", "9"), "--timeout 9.0: expected only with --env real"),
         (
             ("real", "--policy", "random", "--precision", "float32"),
             "--precision float32: the random policy does not look",
@@ -417,21 +419,21 @@ def test_missing_models_are_refused(capsys: Capture, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "change", "reason"),
     [
-        ("dream", {"task": "take_cover"}, "models of task 'take_cover', expected 'car_racing'"),
-        ("dream", {"format_version": 99}, "format version 99, expected 1"),
-        ("dream", {"files": {}}, "incomplete models"),
-        ("real", {"format_version": 99}, "format version 99, expected 1"),  # found by a worker
+        (("dream",), {"task": "take_cover"}, "models of task 'take_cover', expected 'car_racing'"),
+        (("dream",), {"format_version": 99}, "format version 99, expected 1"),
+        (("dream",), {"files": {}}, "incomplete models"),
+        (("real", "--workers", "1"), {"format_version": 99}, "format version 99, expected 1"),
     ],
 )
 def test_models_that_are_not_right_are_refused(
     capsys: Capture,
     altered_models: Callable[..., Path],
-    env: str,
+    env: tuple[str, ...],
     change: dict[str, object],
     reason: str,
 ) -> None:
     models = altered_models(**change)
-    assert reason in refused_in_a_line(capsys, *EVALUATE, models, "--env", env, "--workers", "1")
+    assert reason in refused_in_a_line(capsys, *EVALUATE, models, "--env", *env)
 
 
 def test_a_wrong_checksum_is_refused(capsys: Capture, altered_models: Callable[..., Path]) -> None:
@@ -505,6 +507,19 @@ def test_the_defaults_of_flags_are_the_presets(monkeypatch: pytest.MonkeyPatch) 
     assert desktop.round(8).controller.fresh and not seen[6].hyper.fresh
     assert seen[7].hyper.method == "evolution"
     assert seen[7].hyper.sigma == ControllerConfig().sigma
+
+
+def test_commands_go_on_with_what_the_run_was_begun_with(
+    monkeypatch: pytest.MonkeyPatch, run: Path
+) -> None:
+    Run.open(run, preset("car_racing", "smoke", seed=5)).begin()
+    seen: list[cli.TrainController] = []
+    monkeypatch.setattr(cli.TrainController, "__call__", lambda command: seen.append(command))
+    for flags in ([], ["--preset", "paper", "--seed", "6"]):
+        assert cli.main(["train-controller", "car_racing", "--run", str(run), *flags]) == 0
+    for command, name, seed in zip(seen, ("smoke", "paper"), (5, 6), strict=True):
+        assert command.hyper == preset("car_racing", name).round(0).controller
+        assert command.open().config == preset("car_racing", name, seed)
 
 
 def test_help_lists_every_command(capsys: Capture) -> None:

@@ -26,6 +26,7 @@ from wm_tf.config import (
     OF_DREAMS,
     TASKS,
     CollectConfig,
+    Config,
     ControllerConfig,
     MemoryConfig,
     Method,
@@ -65,23 +66,27 @@ class _WithRun:
 
     @property
     def folder(self) -> Path:
-        return self.run or Path("runs") / self.task
+        return self.run or _default_folder(self.task)
 
 
 @dataclass(frozen=True)
 class _Training(_WithRun):
     """What every training command takes."""
 
-    preset: PresetName = "desktop"
-    """Where the defaults of the hyper-parameters come from."""
-    seed: int = 1
-    """Of everything random in the run."""
+    preset: PresetName | None = None
+    """Where the defaults of the hyper-parameters come from (default: what the run was begun with,
+    or desktop)."""
+    seed: int | None = None
+    """Of everything random in the run (default: what it was begun with, or 1)."""
+
+    @property
+    def config(self) -> Config:
+        return _config(self.task, self.folder, self.preset, self.seed)
 
     def open(self) -> Run:
         from wm_tf.pipeline.run import Run
 
-        config = preset(self.task, self.preset, self.seed)
-        return Run.open(self.folder, config, self.skip_corrupt)
+        return Run.open(self.folder, self.config, self.skip_corrupt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +145,7 @@ class Collect(_Playing, _Stage):
         from wm_tf.pipeline.gathering import collect_round
 
         if self.hyper.policy == "random":
-            defaults = preset(self.task, self.preset).round(self.round).collect
+            defaults = self.config.round(self.round).collect
             why = "expected only with --policy controller"
             _refuse(self.hyper, ["noise", "quiet_fraction"], defaults, why)
         with self.players() as executor, self.open().alone() as run:
@@ -196,7 +201,7 @@ class TrainMemory(_Fitting):
         if self.hyper.epochs == 0:
             raise UserError("--epochs: expected at least 1, got 0")
         if self.round == 0:
-            defaults = preset(self.task, self.preset).round(0).memory
+            defaults = self.config.round(0).memory
             why = "expected only after round 0, whose episodes it is of"
             _refuse(self.hyper, ["random_share"], defaults, why)
         with self.open().alone() as run:
@@ -223,7 +228,7 @@ class TrainController(_Playing, _Stage):
         if self.hyper.fresh and self.init is not None:
             raise UserError("--fresh begins with zeros, --init with a controller: expected one")
         if self.env == "real":
-            defaults = preset(self.task, self.preset).round(self.round).real(self.hyper.method)
+            defaults = self.config.round(self.round).real(self.hyper.method)
             _refuse(self.hyper, OF_DREAMS, defaults, "expected only with --env dream")
         initial = None if self.init is None else controller_of(self.init, self.task)
         with self.players() as executor, self.open().alone() as run:
@@ -232,13 +237,9 @@ class TrainController(_Playing, _Stage):
 
 
 @dataclass(frozen=True)
-class Export(_WithRun):
+class Export(_Training):
     """Publish the run's best models as SavedModels with manifest and model card."""
 
-    preset: PresetName | None = None
-    """Of the run (default: the one that it was begun with)."""
-    seed: int | None = None
-    """Of the run (default: the one that it was begun with)."""
     out: Path | None = None
     """Folder that holds the task's folder (default: saved_models, or tflite for that format)."""
     format: Literal["savedmodel", "tflite"] = "savedmodel"
@@ -263,12 +264,7 @@ class Export(_WithRun):
                 print(publish(run, out))
 
     def open(self) -> Run:
-        from wm_tf.pipeline.run import Run, begun_with
-
-        held = begun_with(self.folder)
-        name = self.preset or held.get("preset", "desktop")
-        seed = held.get("seed", 1) if self.seed is None else self.seed
-        run = Run.open(self.folder, preset(self.task, name, seed), self.skip_corrupt)
+        run = super().open()
         run.check_begun_alike()
         return run
 
@@ -307,8 +303,9 @@ class Evaluate(_Playing):
                     f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
                 )
         storage.check_output("--json", self.json)
-        if self.env == "dream" and self.executor != "local":
-            raise UserError(f"--executor {self.executor}: expected only with --env real")
+        if self.env == "dream":  # one compiled rollout
+            players = [field.name for field in dataclasses.fields(_Playing)]
+            _refuse(self, players, Evaluate(self.task), "expected only with --env real")
         with self.players() as executor:
             result = evaluate(
                 executor,
@@ -404,7 +401,7 @@ class _Study(_Playing, _Training):
 
     def refuse(self, names: Sequence[str], why: str) -> None:
         """Refuses flags of what the study itself changes."""
-        defaults = preset(self.task, self.preset).round(self.round or 0).controller
+        defaults = self.config.round(self.round or 0).controller
         _refuse(self.hyper, names, defaults, why)
         adjusting = ["search"] if self.hyper.search == "actuators" else []
         _refuse(self.hyper, [*adjusting, "fresh"], defaults, "all of a study begin with zeros")
@@ -640,14 +637,28 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     return parsed
 
 
+def _default_folder(task: str) -> Path:
+    return Path("runs") / task
+
+
+def _config(task: str, folder: Path, name: str | None, seed: int | None = None) -> Config:
+    """The preset of that name and seed or, where there is none, of those the run was begun with."""
+    from wm_tf.pipeline.run import begun_with
+
+    held = begun_with(folder)
+    name = name or held.get("preset", "desktop")
+    return preset(task, name, held.get("seed", 1) if seed is None else seed)
+
+
 def _hyper(name: str, arguments: list[str]) -> Any:
     """The hyper-parameters of the preset, round and environment that a command line names."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--preset", default="desktop")
+    parser.add_argument("--preset")
     parser.add_argument("--round", type=int, default=0)
     for flag in ("--method", "--search"):
         parser.add_argument(flag)
-    for flag in ("--env", "--run", "--init", "--scheduler"):  # whose value may be a task's name
+    parser.add_argument("--run", type=Path)
+    for flag in ("--env", "--init", "--scheduler"):  # whose value may be a task's name
         parser.add_argument(flag)
     try:
         known, rest = parser.parse_known_args(arguments)
@@ -657,7 +668,9 @@ def _hyper(name: str, arguments: list[str]) -> Any:
     task = next((word for word in rest if word in TASKS), None)
     if task is None and rest and not rest[0].startswith("-"):
         get_task(rest[0])
-    stages = preset(task or next(iter(TASKS)), known.preset).round(known.round)
+    task = task or next(iter(TASKS))
+    folder = known.run or _default_folder(task)
+    stages = _config(task, folder, known.preset).round(known.round)
     real = name == "train-controller" and known.env == "real"
     evolves = name == "ablate" or known.search in ("actuators", "scaled")
     named = known.method or ("evolution" if evolves else None)
