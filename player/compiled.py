@@ -78,7 +78,7 @@ class Compiled:
     def _dream_call(self, signatures: dict[tuple[str, str], Any], shown: bool) -> Callable:
         import tensorflow as tf
 
-        @tf.function
+        @tf.function(autograph=False)
         def call(latent, action, h, c, temperature, seed):  # type: ignore[no-untyped-def]
             step = signatures["memory", "dream"](
                 latent=latent, action=action, h=h, c=c, temperature=temperature, seed=seed
@@ -103,7 +103,7 @@ class Compiled:
     def _follow_call(self, signatures: dict[tuple[str, str], Any]) -> Callable:
         import tensorflow as tf
 
-        @tf.function
+        @tf.function(autograph=False)
         def call(frame, latent, action, h, c):  # type: ignore[no-untyped-def]
             seen = signatures["vision", "encode"](frame=frame)
             step = signatures["memory", "step"](latent=latent, action=action, h=h, c=c)

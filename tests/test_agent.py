@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,6 +157,24 @@ def test_the_controller_plays_the_same_again_and_elsewhere_in_a_chunk(
     assert play(chunk) == first
     alone = play(dataclasses.replace(chunk, rollouts=chunk.rollouts[2:]))
     assert alone[0].total == pytest.approx(first[2].total, abs=1e-6)
+
+
+def test_playing_leaves_no_file_for_the_end_of_a_process(
+    models_at: ModelsAt, tmp_path: Path
+) -> None:
+    """A worker is killed at its end, and removes nothing then, such as AutoGraph's sources."""
+    program = """
+import os, sys, tempfile
+from pathlib import Path
+from wm_tf import agent
+models = agent.ModelsAt.now(Path(sys.argv[1]) / "car_racing")
+agent.play(agent.Chunk("car_racing", (agent.Rollout(1, (0,)),), 2, models=models))
+print(os.listdir(tempfile.gettempdir()))
+"""
+    command = [sys.executable, "-c", program, str(models_at.folder)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_recorded_episode_replays_to_the_same_rewards(

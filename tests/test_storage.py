@@ -333,6 +333,12 @@ def test_two_threads_write_the_same_file(tmp_path):
     assert read_json(path)["n"] in range(40)
 
 
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("a" * 255)
+    storage.write_bytes(path, b"content")
+    assert [path] == list(tmp_path.iterdir())
+
+
 def test_lines_are_added(tmp_path):
     for line in ("one", "two"):
         append_line(tmp_path / "log", line)

@@ -151,13 +151,15 @@ class Outcome:
     """Where there is a sight, float64 [T]."""
 
 
-def chunk_size(rollouts: int, executor: Executor) -> int:
+def chunk_size(rollouts: int, executor: Executor, slow: bool = False) -> int:
     """Rollouts for each chunk: at most `ROLLOUTS`, and as many chunks for each of the workers.
+
+    Slow ones, which take a quarter of a minute each, are at most `ROWS`: a chunk has its time.
 
     What a rollout gives does not depend on it.
     """
     workers = max(getattr(executor, "workers", 1), 1)  # a cluster may have none for a moment
-    rounds = math.ceil(rollouts / (ROLLOUTS * workers))
+    rounds = math.ceil(rollouts / ((ROWS if slow else ROLLOUTS) * workers))
     return math.ceil(rollouts / (max(rounds, 1) * workers)) or 1
 
 
@@ -440,7 +442,8 @@ def _compiled_step(vision: Vision, memory: Memory, task: Task, precision: Arithm
     low, high = action_range(task)
     encode = computing_in(vision, precision).encode
 
-    @tf.function  # traced for each size of controllers, which their layers follow from
+    # Traced for each size of controllers, which their layers follow from.
+    @tf.function(autograph=False)
     def advance(frames, normal, disturbance, exploring, parameters, h, c):  # type: ignore[no-untyped-def]
         mean, log_variance = encode(frames)
         latent = mean + tf.exp(0.5 * log_variance) * normal

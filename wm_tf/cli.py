@@ -23,6 +23,7 @@ import tyro
 from wm_tf import storage
 from wm_tf.bench import Benchmark, bench
 from wm_tf.config import (
+    MAX_SEED,
     OF_DREAMS,
     TASKS,
     CollectConfig,
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 1e9
 """Seconds that every system can wait for."""
+_MOST_WORKERS = 1024
+_MOST_EPISODES = 1_000_000
+"""Of a score; a week of the faster task."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the number of SIGINT."""
 
@@ -105,8 +109,8 @@ class _Playing:
     @contextlib.contextmanager
     def players(self) -> Iterator[Executor]:
         """The executor that the flags ask for."""
-        if self.workers < 1:
-            raise UserError(f"--workers: expected at least 1, got {self.workers}")
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise UserError(f"--workers: expected 1 to {_MOST_WORKERS}, got {self.workers}")
         if not 0 < self.timeout <= _LONGEST:
             raise UserError(
                 f"--timeout: expected a number of seconds above 0 and up to {_LONGEST:.0e}, "
@@ -297,10 +301,10 @@ class Evaluate(_Playing):
     def __call__(self) -> None:
         from wm_tf.evaluate import evaluate, print_result, write_json
 
-        for name, least in (("episodes", 1), ("seed", 0)):
-            if getattr(self, name) < least:
+        for name, least, most in (("episodes", 1, _MOST_EPISODES), ("seed", 0, MAX_SEED)):
+            if not least <= getattr(self, name) <= most:
                 raise UserError(
-                    f"--{name}: expected a number of at least {least}, got {getattr(self, name)}"
+                    f"--{name}: expected a number from {least} to {most}, got {getattr(self, name)}"
                 )
         storage.check_output("--json", self.json)
         if self.env == "dream":  # one compiled rollout

@@ -90,6 +90,9 @@ def evaluate(
     start = time.monotonic()
     facts = get_task(task)
     folder = None if env == "real" and random else manifest.find_models(models, task)
+    scored = {}
+    if folder is not None:  # now: what is there later may be others
+        scored["models"] = manifest.models_checksum(manifest.read(folder, task))
     if env == "real":
         located = None if folder is None else agent.ModelsAt.now(folder)
         returns, lengths = _play_real(executor, facts, located, episodes, seed, frames, dtype)
@@ -107,9 +110,6 @@ def evaluate(
             described["precision"] = dtype
     else:
         described |= {"id": facts.dream, "temperature": dreams.temperature}
-    scored = {}
-    if folder is not None:
-        scored["models"] = manifest.models_checksum(manifest.read(folder, task))
     return {
         "task": task,
         "env": described,
@@ -148,9 +148,10 @@ def _play_real(
     dtype: Arithmetic,
 ) -> tuple[list[float], list[int]]:
     rollouts = [agent.Rollout(seed, (int(Purpose.EVALUATION), index)) for index in range(episodes)]
+    slow = frames == "official" and task.name == "car_racing"  # as gymnasium draws
     chunks = agent.chunks(
         rollouts,
-        agent.chunk_size(episodes, executor),
+        agent.chunk_size(episodes, executor, slow),
         task=task.name,
         max_steps=task.max_steps,
         models=models,

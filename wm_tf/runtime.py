@@ -1,4 +1,5 @@
-"""Starts TensorFlow: without the lines that its C++ libraries print, at its fastest.
+"""Starts TensorFlow and Keras: without the lines that C++ libraries print, at their fastest, and as
+the networks need them whatever a user's settings ask for in other programs.
 
 oneDNN's kernels are TensorFlow's choice on some processors only; they are faster on others too (V's
 training 1.5 times, M's 1.3 times, on one with AVX2).
@@ -27,6 +28,7 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     keep_freed_memory()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
@@ -41,6 +43,15 @@ def import_tensorflow() -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def settle_keras() -> None:
+    """Imports Keras on TensorFlow, with float32 and channels last: the networks are so."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # means nothing to a Keras that is there already
+    import keras
+
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
 
 
 def keep_freed_memory() -> bool:

@@ -33,6 +33,7 @@ _DIGEST_LENGTH = 64  # hexadecimal characters of a SHA-256
 _METADATA = "metadata"
 _CHECKSUM = "sha256"
 _TEMPORARY = ".tmp"
+_NAME_KEPT = 40  # characters of a file's name in that of its temporary one: 255 bytes are the limit
 _WRITING = 3600.0  # seconds that no file takes to be written
 
 
@@ -67,7 +68,7 @@ def stamp(path: Path) -> str:
 
 def beside(path: Path, name: str) -> Path:
     """A file of that name for while `path` is written, which `remove_leftovers` knows."""
-    return path.with_name(f".{path.name}.{name}{_TEMPORARY}")
+    return path.with_name(f".{path.name[:_NAME_KEPT]}.{name}{_TEMPORARY}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -157,7 +157,7 @@ def by_steps(
     kernels = tf.constant(parameters, tf.float32)  # [B, N]
     zeros = tf.zeros([len(latents), task.hidden_size])
 
-    @tf.function
+    @tf.function(autograph=False)
     def act(latent: Any, h: Any, c: Any) -> Any:
         return controller.act(task, kernels, controller.features(task, latent, h, c))
 
@@ -183,7 +183,7 @@ def _operations(task: Task) -> int:
 
 def _large_product(repeats: int = 4) -> Callable[[], float]:
     matrix = tf.constant(generator(0, Purpose.BENCHMARK).normal(size=(SIDE, SIDE)), tf.float32)
-    product = tf.function(lambda x: x @ x)
+    product = tf.function(lambda x: x @ x, autograph=False)
     return rate(repeats * 2 * SIDE**3 / 1e9, lambda: [product(matrix) for _ in range(repeats)])
 
 

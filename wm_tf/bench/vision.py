@@ -64,7 +64,7 @@ def decoding() -> list[Comparison]:
     latent = tf.constant(random.normal(size=(1, TASK.latent_size)), tf.float32)
 
     def side(name: str, decode: Callable[[Any], Any], percentile: float) -> Side:
-        compiled = tf.function(decode)
+        compiled = tf.function(decode, autograph=False)
 
         def call() -> np.ndarray:
             return compiled(latent).numpy()
@@ -113,7 +113,7 @@ def _encoding(dtype: Arithmetic, batch: int, calls: int) -> Comparison:
     frames = tf.constant(_frames(batch))
 
     def side(name: str, vision: Vision) -> Side:
-        encode = tf.function(vision.encode)
+        encode = tf.function(vision.encode, autograph=False)
         return Side(
             name,
             rate(batch * calls, lambda: [encode(frames) for _ in range(calls)]),

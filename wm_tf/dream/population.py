@@ -104,7 +104,7 @@ class PopulationRollout:
         self._end = end
         self._expected = expected
         self._hidden = hidden
-        self._run = tf.function(self._segment, input_signature=self._signature())
+        self._run = tf.function(self._segment, input_signature=self._signature(), autograph=False)
 
     def __call__(
         self,

@@ -57,7 +57,7 @@ def random_dreams(
       steps: T; None: the time limit of the real task.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def dream(latent, h, c, seed, actions):  # type: ignore[no-untyped-def]
         start = DreamState(latent, h, c, seed, 0)
         dreamt = rollout(memory, start, actions, temperature=temperature)

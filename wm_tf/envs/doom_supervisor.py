@@ -82,7 +82,10 @@ def _remove(folder: str, command: list[str]) -> None:
     import shutil  # here alone, for a quick start
 
     shutil.rmtree(folder, ignore_errors=True)
-    unlink = ctypes.CDLL(None).shm_unlink
+    try:
+        unlink = ctypes.CDLL(None).shm_unlink
+    except AttributeError:  # before glibc 2.34
+        unlink = ctypes.CDLL("librt.so.1").shm_unlink
     instance = command[command.index("+viz_instance_id") + 1]
     for name in _SHARED_OBJECTS:
         unlink(f"/{name}{instance}".encode())

@@ -140,8 +140,8 @@ class DreamGradient:
             self._parameters, self._log_density, critic, LEARNING_RATE
         )
         self._starts, self._dreams = self._first_dreams()
-        self._dream = tf.function(self._dream_on)
-        self._learn = tf.function(self._update)
+        self._dream = tf.function(self._dream_on, autograph=False)
+        self._learn = tf.function(self._update, autograph=False)
 
     @property
     def mean(self) -> np.ndarray:

@@ -205,10 +205,12 @@ class RealGradient:
         self._actor_critic = ppo.ActorCritic(
             self._change, self._log_density, critic, LEARNING_RATE, CLIP_NORM
         )
-        self._value = tf.function(self._actor_critic.value, reduce_retracing=True)
-        self._judge = tf.function(self._actor_critic.judge, reduce_retracing=True)
-        self._learn = tf.function(self._actor_critic.improve, reduce_retracing=True)
-        self._density = tf.function(self._log_density, reduce_retracing=True)
+        self._value = tf.function(self._actor_critic.value, reduce_retracing=True, autograph=False)
+        self._judge = tf.function(self._actor_critic.judge, reduce_retracing=True, autograph=False)
+        self._learn = tf.function(
+            self._actor_critic.improve, reduce_retracing=True, autograph=False
+        )
+        self._density = tf.function(self._log_density, reduce_retracing=True, autograph=False)
 
     def _scaled(self, advantage: np.ndarray) -> np.ndarray:
         """In units that last for some generations, and not its own.

@@ -68,7 +68,7 @@ _State = tuple[Any, Any, Any]  # latent, h and c
 def _dream_step(memory: Memory) -> Callable[[_State, Any, Any], _State]:
     """What a state becomes by an action at a step [], compiled, at temperature 1."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(state: _State, action: Any, at: Any) -> _State:
         latent, h, c = state
         out = memory.step(latent, action, h, c)

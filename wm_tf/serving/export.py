@@ -144,7 +144,7 @@ def _trace(task: Task, model: str, name: str, call: Callable[..., _Outputs]) -> 
         return outputs
 
     with_contract_shapes.__name__ = name
-    return tf.function(with_contract_shapes).get_concrete_function(*inputs)
+    return tf.function(with_contract_shapes, autograph=False).get_concrete_function(*inputs)
 
 
 def _save(weights: list[tf.Variable], model: str, traced: Mapping[str, Any], folder: Path) -> None:

@@ -72,5 +72,5 @@ _COMPILED: dict[int, tf.types.experimental.PolymorphicFunction] = {}
 def _compiled(vision: Vision) -> tf.types.experimental.PolymorphicFunction:
     if id(vision) not in _COMPILED:
         _COMPILED.clear()
-        _COMPILED[id(vision)] = tf.function(vision.encode)
+        _COMPILED[id(vision)] = tf.function(vision.encode, autograph=False)
     return _COMPILED[id(vision)]

@@ -30,7 +30,7 @@ def measure_vision(vision: Vision, episodes: Sequence[Path], task: Task) -> dict
       ``edge_grey_levels``: mean absolute error of 255, over all pixels and over those near an edge
       of the frame's brightness, where there is one; ``kl``: nats per frame; ``frames``.
     """
-    decode = tf.function(vision.decode, reduce_retracing=True)
+    decode = tf.function(vision.decode, reduce_retracing=True, autograph=False)
     figures: dict[str, list[tuple[float, int]]] = defaultdict(list)  # and their weights
     for path in episodes:
         frames = read_episode(path, task).frames[::4]
@@ -77,7 +77,7 @@ def measure_memory(
       reward that never varies, of ends where there is none or none predicted.
     """
     least = np.log(odds_correction) + np.log(END_THRESHOLD / (1.0 - END_THRESHOLD))
-    unroll = tf.function(memory.unroll, reduce_retracing=True)
+    unroll = tf.function(memory.unroll, reduce_retracing=True, autograph=False)
     nll: list[np.ndarray] = []
     change: list[np.ndarray] = []
     rewards: list[np.ndarray] = []

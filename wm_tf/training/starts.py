@@ -74,7 +74,7 @@ def _on_the_way(
 ) -> list[Moment]:
     """Later moments, (episode, step), with the states of M that their episodes led to."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def unroll(latent: Any, action: Any) -> Any:
         states = memory.unroll(latent, action)
         return states.h, states.c  # what the heads say is not computed
