@@ -89,13 +89,12 @@ def test_threads_have_environments_of_their_own() -> None:
 
 
 def test_where_a_rollout_ends_the_chunks_next_one_begins(
-    models_at: ModelsAt, monkeypatch: pytest.MonkeyPatch
+    models_at: ModelsAt,
 ) -> None:
     """Six rollouts in two rows, of several lengths; each is what it is alone."""
-    monkeypatch.setattr(agent, "ROWS", 2)
     for models, noise in ((None, 0.0), (models_at, 5.0)):
         work = rollouts(None, 6, noise=noise)
-        chunk = Chunk("car_racing", work, 70, models, patience=30)
+        chunk = Chunk("car_racing", work, 70, models, patience=30, rows=2)
         apart = [play(dataclasses.replace(chunk, rollouts=(rollout,)))[0] for rollout in work]
         assert play(chunk) == apart
         assert len({outcome.steps for outcome in apart}) > 1

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wm_tf import bench, storage
-from wm_tf.bench import compare, footprint, growth, models
+from wm_tf import agent, bench, storage
+from wm_tf.bench import compare, footprint, growth, models, rollouts
 from wm_tf.bench.compare import Comparison, Disagreement, Goal, Side, close
 from wm_tf.bench.table import number, print_table
 from wm_tf.config import get_task
@@ -204,3 +204,13 @@ def test_growth_that_was_not_measured_is_not_drawn(
     with pytest.raises(RunFailed, match="no engine"):
         bench.bench(plot=tmp_path / "growth.png")
     assert not (tmp_path / "growth.png").exists()
+
+
+def test_the_peer_of_rollouts_calls_the_networks_for_one_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played: list[agent.Chunk] = []
+    monkeypatch.setattr(agent, "play", lambda chunk: played.append(chunk) or [])
+    work = tuple(agent.Rollout(1, (0, index)) for index in range(3))
+    rollouts.play_one_by_one(agent.Chunk("car_racing", work, 9))
+    assert [(chunk.rows, chunk.rollouts) for chunk in played] == [(1, (one,)) for one in work]

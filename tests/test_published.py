@@ -1,4 +1,4 @@
-"""The committed controllers play as well as their cards say."""
+"""The committed models: controllers play as well as their cards say, which are up to date."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import pytest
 
 from wm_tf.evaluate import Frames, evaluate
 from wm_tf.execution import LocalExecutor
-from wm_tf.serving import manifest
+from wm_tf.serving import card, manifest
 
 MODELS = Path(__file__).parents[1] / "saved_models"
+
+
+@pytest.mark.parametrize("task", ["car_racing", "take_cover"])
+def test_a_card_says_what_the_manifest_does(task: str) -> None:
+    content = manifest.read(MODELS / task, task)
+    written = (MODELS / task / card.FILE_NAME).read_text(encoding="utf-8")
+    assert written == card.render(content, content["files"])
 
 
 @pytest.mark.parametrize(("task", "episodes"), [("car_racing", 8), ("take_cover", 16)])

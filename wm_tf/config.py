@@ -22,6 +22,8 @@ from wm_tf.precision import Precision
 FRAME_SIZE = 64
 """Height and width of the frames that V sees."""
 MAX_SEED = 2**63 - 1
+SMALLEST, LARGEST = 2.0**-126, 2**31 - 1
+"""Hyper-parameters above 0: what float32 and int32 hold."""
 """What TensorFlow takes."""
 
 Squash = Literal["tanh", "unit", "brake"]
@@ -129,11 +131,12 @@ def _check(config: Any, *, positive: Sequence[str] = (), below_one: Sequence[str
     for name, value in dataclasses.asdict(config).items():
         if not isinstance(value, int | float):
             continue
-        low = value <= 0 if name in positive else value < 0
+        low = value < SMALLEST if name in positive else value < 0
         high = name in below_one and value >= 1
-        if not math.isfinite(value) or low or high:
+        if not math.isfinite(value) or low or high or value > LARGEST:
             least = "above 0" if name in positive else "of at least 0"
             most = " and below 1" if name in below_one else ""
+            most = f" and at most {LARGEST}" if value > LARGEST else most
             flag = name.replace("_", "-")
             raise UserError(f"--{flag}: expected a number {least}{most}, got {value}")
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from wm_tf.config import get_task
 from wm_tf.serving import card, manifest
+from wm_tf.serving.manifest import EndRule
 
 SCORE = {
     "env": "real", "frames": "official", "seed": 7, "episodes": 100, "mean": 684.21, "std": 211.4,
@@ -54,7 +60,7 @@ def test_every_signature_and_the_end_rule_are_described() -> None:
         assert f"`{name}`" in text
     assert "`latent` float32 [B, 32]" in text
     assert "exceeds 0.5" in text
-    assert "divided by 10" in text
+    assert "counted 10 times" in text
     assert "- what: 60 episodes" in text
 
 
@@ -63,6 +69,11 @@ def test_a_card_of_models_without_a_controller_speaks_of_none() -> None:
     assert "C (a linear controller)" in rendered()
     assert "C (a linear controller)" not in text
     assert "`act`" not in text
+
+
+def test_a_card_tells_hidden_units() -> None:
+    stages = {"controller-00": {"hidden": 40}}
+    assert "C (a controller with 40 hidden units)" in rendered(config={"stages": stages})
 
 
 def test_environment_data_training_and_licences_are_told() -> None:
@@ -85,10 +96,10 @@ def test_environment_data_training_and_licences_are_told() -> None:
     )
     assert "`CarRacing-v3`, version 1.2.0." in text
     data = text.split("## Data\n")[1].split("## ")[0]
-    assert "- 500 episodes by the task's random policy, 128,747 steps\n" in data
+    assert "- 500 episodes by the task's exploring policy, which is random, 128,747 steps\n" in data
     assert "- 32 episodes by controllers of the round before\n" in data
     assert "- 16 episodes by controllers of the round before, who went on after each death" in data
-    assert data.count("the task's random policy") == 1
+    assert data.count("the task's exploring policy") == 1
     assert "- time: 57 minutes of computing" in text
     assert "- machine: A processor, 2 cores, Linux" in text
     assert "| collect-00 | 1.0 | steps 128,747, mean return 29.21 |" in text
@@ -97,6 +108,32 @@ def test_environment_data_training_and_licences_are_told() -> None:
         assert f"\n## {heading}\n" in text
     assert "Box2D (zlib)" in text
     assert "## Data" not in rendered()
+
+
+def test_the_example_runs(saved_models: Path) -> None:
+    folder = saved_models / "car_racing"
+    block = (folder / "README.md").read_text().split("```python\n")[2].split("```")[0]
+    program = block + "print(sorted(dreamt), dreamt['latent'].shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True
+    )
+    assert "done_probability" in done.stdout and "(1, 32)" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (EndRule(), "means nothing here"),
+        (EndRule("sampled"), "p; a step ends the dream with probability p."),
+        (
+            EndRule("sampled", odds_correction=10.0),
+            "q, as trained on ends that counted 10 times: p = q / (q + 10 (1 - q)); a step ends",
+        ),
+        (EndRule("threshold", 0.5), "p; a step ends the dream where p exceeds 0.5."),
+    ],
+)
+def test_what_a_probability_of_an_end_means_is_told(end: EndRule, told: str) -> None:
+    assert rendered(end=end).split("`done_probability`: ")[1].startswith(told)
 
 
 def test_earlier_machines_are_told() -> None:

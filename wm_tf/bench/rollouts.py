@@ -96,15 +96,11 @@ def chunks(
 
 
 def play_one_by_one(chunk: agent.Chunk) -> list[agent.Outcome]:
-    """Plays a chunk's rollouts one after the other, each with network calls of its own.
-
-    For a worker that plays nothing else.
-    """
-    agent.ROWS = 1
+    """Plays a chunk's rollouts one after the other, each with network calls of its own."""
     return [
         outcome
         for rollout in chunk.rollouts
-        for outcome in agent.play(dataclasses.replace(chunk, rollouts=(rollout,)))
+        for outcome in agent.play(dataclasses.replace(chunk, rollouts=(rollout,), rows=1))
     ]
 
 

@@ -115,6 +115,7 @@ class Rows:
         self._become(following)
         self._steps[active] += 1
         truncated = (self._steps >= self.horizon) & active
+        probability = np.where(active, probability, np.float32(0.0))
         return np.where(active, reward, 0.0).astype(np.float64), terminated, truncated, probability
 
     def observe(self) -> np.ndarray:

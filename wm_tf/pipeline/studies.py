@@ -34,6 +34,7 @@ from wm_tf.pipeline.exports import export_round, exported_models
 from wm_tf.pipeline.run import Run
 from wm_tf.pipeline.stages import controller_round
 from wm_tf.seeding import Purpose
+from wm_tf.serving.load import is_temperature
 
 PAPER = {
     "take_cover": {
@@ -91,7 +92,7 @@ def sweep(
       episodes: of each score.
     """
     _check_episodes(episodes)
-    if not temperatures or not all(0.0 < temperature < np.inf for temperature in temperatures):
+    if not temperatures or not all(map(is_temperature, temperatures)):
         given = " ".join(f"{temperature:g}" for temperature in temperatures) or "none"
         raise UserError(f"--temperatures: expected numbers above 0, got {given}")
     lines = []

@@ -15,11 +15,15 @@ FILE_NAME = "README.md"
 _MODELS: Mapping[str, str] = {
     "vision": "V (a variational autoencoder)",
     "memory": "M (a mixture-density LSTM)",
-    "controller": "C (a linear controller)",
+    "controller": "C (a {controller})",
 }
 _PLAYERS: Mapping[str, str] = {
-    "random": "the task's random policy",
+    "random": "the task's exploring policy, which is random",
     "controller": "controllers of the round before",
+}
+_ACTIONS: Mapping[str, str] = {
+    "car_racing": "steering from -1 to 1 (right), gas and brake from 0 to 1",
+    "take_cover": "from -1 to 1, where less than -1/3 steps left and more than 1/3 right",
 }
 _LICENCES: Mapping[str, str] = {
     "car_racing": "The environment: gymnasium (MIT) and Box2D (zlib).",
@@ -53,7 +57,7 @@ def render(manifest: Mapping[str, Any], files: Collection[str]) -> str:
         _training(manifest),
         _signatures(manifest, models),
         _use(manifest),
-        _limits(manifest),
+        _limits(),
         _licences(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -85,9 +89,13 @@ def _header(manifest: Mapping[str, Any]) -> str:
 
 def _method(manifest: Mapping[str, Any]) -> str:
     """How the controller was trained last, as a tag."""
+    return "ppo" if _last_controller(manifest).get("method") == "gradients" else "cma-es"
+
+
+def _last_controller(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the stage was made from that trained the controller last; empty where none is told."""
     stages = manifest["config"].get("stages", {})
-    last = [stage for name, stage in stages.items() if "controller" in name][-1:]
-    return "ppo" if last and last[0].get("method") == "gradients" else "cma-es"
+    return [{}, *(stage for name, stage in stages.items() if "controller" in name)][-1]
 
 
 def _result(manifest: Mapping[str, Any], score: Mapping[str, Any]) -> list[str]:
@@ -110,7 +118,10 @@ def _result(manifest: Mapping[str, Any], score: Mapping[str, Any]) -> list[str]:
 def _introduction(manifest: Mapping[str, Any], models: Collection[str]) -> str:
     environment = manifest["environment"]
     version = environment.get("version", "unknown version")
+    hidden = _last_controller(manifest).get("hidden", 0)
+    controller = f"controller with {hidden} hidden units" if hidden else "linear controller"
     there = " and ".join(text for name, text in _MODELS.items() if name in models)
+    there = there.format(controller=controller)
     return (
         f"# World model of `{manifest['task']}`\n\n"
         f"{there}, after Ha & Schmidhuber, *World Models* (arXiv 1803.10122), of the environment "
@@ -237,7 +248,35 @@ def _signatures(manifest: Mapping[str, Any], models: Collection[str]) -> str:
                 for side in (signature.inputs, signature.outputs)
             )
             lines.append(f"| {model} | `{name}` | {' | '.join(sides)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_meanings(manifest)])
+
+
+def _meanings(manifest: Mapping[str, Any]) -> list[str]:
+    end = EndRule.of(manifest)
+    weight = f"{end.odds_correction:g}"
+    p = (
+        "p"
+        if weight == "1"
+        else f"q, as trained on ends that counted {weight} times: p = q / (q + {weight} (1 - q))"
+    )
+    ends = {
+        "never": "means nothing here, a dream goes on until its horizon",
+        "threshold": f"{p}; a step ends the dream where p exceeds {end.value}",
+        "sampled": f"{p}; a step ends the dream with probability p",
+    }[end.rule]
+    task = manifest["task"]
+    return [
+        "- `frame`: RGB, a part of the picture averaged down (see Environment); decoded, 0 to 1.",
+        "- `latent`: `mean + exp(log_variance / 2) * noise`, the noise standard normal. M and C "
+        "have learnt with it, and know `mean` alone less well.",
+        *([f"- `action`: {_ACTIONS[task]}."] if task in _ACTIONS else []),
+        "- `h`, `c`: M's state, zeros where an episode begins. `initial_latents.npz` has `mean` "
+        "and `log_variance` of beginnings and, with their `h` and `c`, of later moments.",
+        f"- `temperature`: {manifest['temperature']:g} unless you know better.",
+        "- `seed`: of the dream, and the number of its step.",
+        "- `reward`: what M expects of the step.",
+        f"- `done_probability`: {ends}.",
+    ]
 
 
 def _use(manifest: Mapping[str, Any]) -> str:
@@ -253,27 +292,29 @@ def _use(manifest: Mapping[str, Any]) -> str:
         "```\n\n"
         "or, with TensorFlow alone:\n\n"
         "```python\n"
-        "import tensorflow as tf\n\n"
+        "import numpy as np\nimport tensorflow as tf\n\n"
         'memory = tf.saved_model.load("memory/1")\n'
-        'out = memory.signatures["dream"](latent=z, action=a, h=h, c=c,\n'
-        "    temperature=tf.constant(1.0), seed=tf.constant([episode_seed, step]))\n"
+        'starts = np.load("initial_latents.npz")\n'
+        'mean, log_variance = starts["mean"][:1], starts["log_variance"][:1]  # a beginning\n'
+        "latent = mean + np.exp(log_variance / 2) * np.random.standard_normal(mean.shape)\n"
+        'dreamt = memory.signatures["dream"](\n'
+        "    latent=tf.constant(latent, tf.float32),\n"
+        f"    action=tf.zeros([1, {task.action_size}]),\n"
+        f"    h=tf.zeros([1, {task.hidden_size}]),\n"
+        f"    c=tf.zeros([1, {task.hidden_size}]),\n"
+        f"    temperature=tf.constant({float(manifest['temperature'])}),\n"
+        "    seed=tf.constant([1, 0]),\n"
+        ")\n"
         "```"
     )
 
 
-def _limits(manifest: Mapping[str, Any]) -> str:
-    end = EndRule.of(manifest)
-    taken_out = f", its odds divided by {end.odds_correction:g} first (see `end` in manifest.json)"
-    ends = {
-        "never": "The dream itself never ends: only a horizon does",
-        "threshold": f"The dream ends where the probability of an end exceeds {end.value}",
-        "sampled": "The dream ends with the predicted probability of an end",
-    }[end.rule]
+def _limits() -> str:
     return (
         "## Limits\n\n"
-        f"{ends}{'' if end.rule == 'never' else taken_out}. The models know what their episodes "
-        "showed, no more: far from it a dream drifts, and a controller may find actions whose "
-        "dreamt reward is not real. They say nothing about what is not this game."
+        "The models know what their episodes showed, no more: far from it a dream drifts, and a "
+        "controller may find actions whose dreamt reward is not real. They say nothing about what "
+        "is not this game."
     )
 
 
