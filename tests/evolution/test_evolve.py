@@ -94,6 +94,19 @@ def test_an_evolution_that_is_drawn_otherwise_here_is_not_gone_on_with(tmp_path:
         run(tmp_path)
 
 
+def test_the_state_of_another_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    """In which something else learnt, so that arrays are missing or of another shape."""
+    run(tmp_path, dataclasses.replace(CONFIG, generations=3))
+    path = tmp_path / "controller.npz"
+    arrays, metadata = storage.read_npz(path)
+    learnt = sorted(arrays.keys() - {"best", "mean", "selections"})
+    storage.write_npz(path, {name: arrays[name] for name in arrays if name != learnt[0]}, metadata)
+    kept = path.read_bytes()
+    with pytest.raises(DamagedFile, match="does not fit what learns in this version"):
+        run(tmp_path)
+    assert path.read_bytes() == kept
+
+
 def test_the_best_mean_is_kept_even_if_later_ones_are_worse(tmp_path: Path) -> None:
     scores = iter([1.0, 9.0, 2.0, 3.0])
     seen: list[np.ndarray] = []

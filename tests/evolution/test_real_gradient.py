@@ -63,11 +63,15 @@ def test_the_critic_sees_how_an_episode_stands() -> None:
 
 
 class _Bandit:
-    """In place of the environment: each step pays for a first action near 1 before squashing."""
+    """In place of the environment: each step pays for a first action near one before squashing.
 
-    def __init__(self) -> None:
+    Args:
+      gain: of the features that vary, to that action, where the bias is 0; None: it is 1.
+    """
+
+    def __init__(self, gain: float | None = None) -> None:
         self.random = np.random.default_rng(1)
-        self.taught: list[float] = []
+        self.gain = gain
 
     def __call__(self, _: Any, work: list[agent.Rollout], **__: Any) -> list[agent.Outcome]:
         return [self.episode(rollout) for rollout in work]
@@ -82,7 +86,8 @@ class _Bandit:
         noise[:, 30:32] = 0.2 * self.random.normal(size=(100, 2))
         raw = (seen + noise) @ np.asarray(kernel).T + np.asarray(bias)
         raw += rollout.exploration * self.random.normal(size=raw.shape)
-        reward = -np.square(raw[:, 0] - 1.0)
+        best = 1.0 if self.gain is None else self.gain * (seen + noise)[:, 30:34].sum(1)
+        reward = -np.square(raw[:, 0] - best)
         nothing = np.zeros((100, 0), np.float32), np.zeros(100, np.float32)
         sight = agent.Sight(seen, variance, raw.astype(np.float32), *nothing)
         return agent.Outcome(float(reward.sum()), 100, False, True, sight, reward)
@@ -90,7 +95,7 @@ class _Bandit:
 
 def test_it_learns_what_pays(saved_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(real_gradient, "play_all", _Bandit())
-    monkeypatch.setattr(real_gradient, "LEARNING_RATE", 2e-2)
+    monkeypatch.setattr(real_gradient, "LEARNING_RATE", 5e-3)
     config = dataclasses.replace(CONFIG, population=32, sigma=0.3)
     taught = learner(saved_models, config)
     first = taught.advance()
@@ -100,6 +105,25 @@ def test_it_learns_what_pays(saved_models: Path, monkeypatch: pytest.MonkeyPatch
     assert last["mean"] > first["mean"] + 50.0  # of 100, for which the action had to be 1
     bias = taught.mean[-3:]
     assert bias[0] > 0.5 and abs(bias[0]) > 3.0 * np.abs(bias[1:]).max()
+
+
+def test_it_learns_the_gain_of_an_action(
+    saved_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a weight tells that reads nothing but 0, so that it does not learn by itself."""
+    monkeypatch.setattr(real_gradient, "play_all", _Bandit(gain=1.0))
+    monkeypatch.setattr(real_gradient, "LEARNING_RATE", 5e-3)
+    config = dataclasses.replace(CONFIG, population=32, sigma=0.3)
+    initial = np.zeros(TASK.controller_parameters)
+    kernel = initial[:-3].reshape(3, -1)
+    kernel[:, 30:34], kernel[:, 100] = 0.5, 0.1
+    taught = learner(saved_models, config, initial=initial)
+    first = taught.advance()
+    last = [taught.advance() for _ in range(20)][-1]
+    assert last["mean"] > 0.5 * first["mean"]  # which is below 0
+    gains = taught.mean[:-3].reshape(3, -1)[:, 100] / 0.1
+    assert gains[0] > 1.2
+    assert np.all(np.abs(np.log(gains[1:])) < 0.5 * np.log(gains[0]))
 
 
 def test_it_learns_more_slowly_as_it_goes_on(
@@ -112,7 +136,9 @@ def test_it_learns_more_slowly_as_it_goes_on(
     monkeypatch.setattr(ActorCritic, "learn_at", lambda self, rate: rates.append(rate))
     for _ in range(4):
         taught.advance()
-    np.testing.assert_allclose(rates, np.array([1 / 1.5, 1 / 2, 1 / 2.5]) * 3e-4)
+    np.testing.assert_allclose(
+        rates, np.array([1 / 1.5, 1 / 2, 1 / 2.5]) * real_gradient.LEARNING_RATE
+    )
 
 
 def test_what_a_lost_car_teaches_counts_as_much_as_it_costs(saved_models: Path) -> None:

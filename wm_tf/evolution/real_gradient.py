@@ -15,8 +15,9 @@ reward. In the first generation it learns alone, and later from some generations
 the environment has in store (`reward_ahead`) is taken from each reward: potential-based shaping (Ng
 et al. 1999), which leaves the critic little to be wrong about.
 
-What learns is each weight times the spread of what it reads. The result is an average of C over the
-last generations.
+What learns is each weight times the spread of what it reads and, `ACTUATORS` times as fast, how
+much of each action there is: its bias, and a gain of its weights. Few episodes tell of these, where
+all that they tell of one weight is noise. The result is an average of C over the last generations.
 """
 
 from __future__ import annotations
@@ -48,8 +49,10 @@ REMEMBERED = 8
 """Generations from which the critic learns: cars get lost too seldom to learn of it from one."""
 CLIP_NORM = 10.0
 """Of a batch's gradient, which is larger where cars get lost."""
-LEARNING_RATE = 3e-4
-"""At first."""
+LEARNING_RATE = 1e-3
+"""At first, of each weight times the spread of what it reads."""
+ACTUATORS = 5.0
+"""By so much faster the biases and the logarithms of the gains learn."""
 HALVED = 40
 """The learning rate is half of that after so many generations, a third after twice as many, ..."""
 ROWS = 8
@@ -84,7 +87,7 @@ class _Lesson(NamedTuple):
 class _Scales(NamedTuple):
     """What the first generation shows, by which everything learns."""
 
-    parameters: np.ndarray  # the spread of what each reads, [N]
+    parameters: np.ndarray  # the spread of what each reads, or 1 / `ACTUATORS`, [N]
     mean: np.ndarray  # of what the critic sees, [K]
     variance: np.ndarray  # [K]
     return_spread: np.ndarray  # standard deviation of the returns that are to come, []
@@ -117,8 +120,10 @@ class RealGradient:
         self._executor, self._task, self._models = executor, task, models
         self._config, self._seed = config, seed
         self._initial = np.array(initial, np.float64)
-        self._change = tf.Variable(tf.zeros([len(initial)]))  # of the parameters, in `_scales`
-        self._average = ppo.Average(len(initial), AVERAGED)
+        size = len(initial) + task.action_size
+        # Of the parameters, in `_scales`, then of the gains' logarithms, times 1 / `ACTUATORS`.
+        self._change = tf.Variable(tf.zeros([size]))
+        self._average = ppo.Average(size, AVERAGED)
         self._advantage_square = ppo.Average(1, REMEMBERED)
         self._scales: _Scales | None = None
         self._lessons: list[_Lesson] = []  # of the last generations
@@ -129,7 +134,8 @@ class RealGradient:
         updates = self.generation - 1
         if self._scales is None or updates < 1:
             return self._initial
-        return self._initial + self._average.mean(updates) / self._scales.parameters
+        change = self._average.mean(updates).astype(np.float32)
+        return np.asarray(self._changed(change), np.float64)
 
     def advance(self) -> dict[str, float]:
         """Plays and learns for a generation.
@@ -223,10 +229,21 @@ class RealGradient:
         return (centred / unit).astype(np.float32)
 
     def _parameters(self) -> tf.Tensor:
-        initial = tf.constant(self._initial, tf.float32)
         if self._scales is None:
-            return initial
-        return initial + self._change / self._scales.parameters
+            return tf.constant(self._initial, tf.float32)
+        return self._changed(self._change)
+
+    def _changed(self, change: Any) -> tf.Tensor:
+        """The parameters [N] that a change [N + A] makes of those at the beginning."""
+        assert self._scales is not None
+        size, actions = len(self._initial), self._task.action_size
+        change_of_weights, change_of_gains = tf.split(change, [size, actions])
+        weights = self._initial.astype(np.float32) + change_of_weights / self._scales.parameters
+        gain = tf.exp(ACTUATORS * change_of_gains)
+        gains = tf.repeat(gain, self._task.controller_inputs)
+        if self._task.controller_has_bias:
+            gains = tf.concat([gains, gain], 0)
+        return weights * gains
 
     def _play(self) -> list[agent.Outcome]:
         config = self._config
@@ -255,7 +272,7 @@ class RealGradient:
         variance = steps.features.var(0)
         variance[: self._task.latent_size] += steps.variance.mean(0)
         spread = np.tile(np.sqrt(variance) + 1e-3, self._task.action_size)
-        biases = np.ones(len(self._initial) - len(spread))
+        biases = np.full(len(self._initial) - len(spread), 1.0 / ACTUATORS)
         to_come = advantages(steps.reward, np.zeros(len(steps.reward)), steps.lengths, 1.0)
         return _Scales(
             np.concatenate([spread, biases]).astype(np.float32),

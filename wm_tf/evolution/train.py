@@ -218,7 +218,13 @@ def _load(path: Path, learner: Learner, task: Task, facts: Mapping[str, Any]) ->
         (int(generation), float(score), float(error))
         for generation, score, error in arrays.pop("selections")
     ]
-    learner.restore(arrays, metadata["strategy"])
+    try:
+        learner.restore(arrays, metadata["strategy"])
+    except (KeyError, ValueError) as error:
+        raise DamagedFile(
+            f"{path}: does not fit what learns in this version of the package; go on with the "
+            "version that it was begun with, or remove it to begin anew"
+        ) from error
     if not np.allclose(learner.mean, arrays["mean"], rtol=1e-5, atol=1e-7):
         raise DamagedFile(
             f"{path}: what is installed here does not draw the candidates that it tells of; go on "
