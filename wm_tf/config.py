@@ -22,9 +22,9 @@ from wm_tf.precision import Precision
 FRAME_SIZE = 64
 """Height and width of the frames that V sees."""
 MAX_SEED = 2**63 - 1
+"""What TensorFlow takes."""
 SMALLEST, LARGEST = 2.0**-126, 2**31 - 1
 """Hyper-parameters above 0: what float32 and int32 hold."""
-"""What TensorFlow takes."""
 
 Squash = Literal["tanh", "unit", "brake"]
 """From an unbounded value x to an action: tanh(x), (tanh(x) + 1) / 2 or clip(tanh(x), 0, 1)."""
